@@ -1,0 +1,10 @@
+/** Worker threads and end-to-end tests run the bundles in dist/, so they are brought up to date before any test. */
+import { spawnSync } from "node:child_process";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
+export default function setup(): void {
+  const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+  const { status } = spawnSync(process.execPath, [path.join(root, "scripts", "ensure.mjs")], { stdio: "inherit" });
+  if (status !== 0) throw new Error("the build failed");
+}
