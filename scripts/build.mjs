@@ -68,11 +68,10 @@ const present = (entries) =>
 fs.rmSync(fresh, { recursive: true, force: true });
 try {
   // One pass per program keeps what etcdctl loads free of what only the server needs.
-  const { etcd, etcdctl, etcdutl } = present(programs);
-  const threads = workers();
-  if (etcd) await bundle({ etcd, ...threads }, fresh);
-  if (etcdctl) await bundle({ etcdctl }, fresh);
-  if (etcdutl) await bundle({ etcdutl }, fresh);
+  const passes = [workers(), ...Object.entries(present(programs)).map(([name, file]) => ({ [name]: file }))];
+  for (const input of passes) {
+    if (Object.keys(input).length > 0) await bundle(input, fresh);
+  }
   fs.mkdirSync(fresh, { recursive: true });
   const old = `${out}.old-${process.pid}`;
   if (fs.existsSync(out)) fs.renameSync(out, old);
