@@ -1,0 +1,26 @@
+/**
+ * rpc: HTTP/2, gRPC and HTTP/1 on one port. Serves tables of handlers and knows nothing of etcd.
+ *
+ * `handlers.ts` is what services are written against, `listener.ts` is the port, `grpc-js-transport.ts` carries calls.
+ */
+export {
+  type CallContext,
+  type CallHooks,
+  type CallMetadata,
+  EncodedMessage,
+  type HandlerFor,
+  type MethodDescriptor,
+  type MethodKind,
+  type PeerInfo,
+  type RequestOf,
+  type ResponseOf,
+  type ResponseSink,
+  type ServiceDescriptor,
+  type ServiceHandlers,
+  type ServiceRegistration,
+  type StreamHandler,
+  serve,
+  type UnaryHandler,
+} from "./handlers.ts";
+export type { RpcKeepAlive, RpcLimits, RpcServer, RpcServerOptions } from "./server.ts";
+export { canceledError, codeName, deadlineError, StatusError, statusOf } from "./status.ts";
