@@ -1,0 +1,204 @@
+/**
+ * What the rooms above (api, gateway, transport's HTTP side) may ask of a running member. One call per request of
+ * the public API; each takes the request as decoded, and answers with the response complete, header included, or
+ * throws: `EtcdError` for what clients are told.
+ */
+import type {
+  AlarmRequest,
+  AlarmResponse,
+  AuthDisableRequest,
+  AuthDisableResponse,
+  AuthenticateRequest,
+  AuthenticateResponse,
+  AuthEnableRequest,
+  AuthEnableResponse,
+  AuthRoleAddRequest,
+  AuthRoleAddResponse,
+  AuthRoleDeleteRequest,
+  AuthRoleDeleteResponse,
+  AuthRoleGetRequest,
+  AuthRoleGetResponse,
+  AuthRoleGrantPermissionRequest,
+  AuthRoleGrantPermissionResponse,
+  AuthRoleListRequest,
+  AuthRoleListResponse,
+  AuthRoleRevokePermissionRequest,
+  AuthRoleRevokePermissionResponse,
+  AuthStatusRequest,
+  AuthStatusResponse,
+  AuthUserAddRequest,
+  AuthUserAddResponse,
+  AuthUserChangePasswordRequest,
+  AuthUserChangePasswordResponse,
+  AuthUserDeleteRequest,
+  AuthUserDeleteResponse,
+  AuthUserGetRequest,
+  AuthUserGetResponse,
+  AuthUserGrantRoleRequest,
+  AuthUserGrantRoleResponse,
+  AuthUserListRequest,
+  AuthUserListResponse,
+  AuthUserRevokeRoleRequest,
+  AuthUserRevokeRoleResponse,
+  CompactionRequest,
+  CompactionResponse,
+  DefragmentResponse,
+  DeleteRangeRequest,
+  DeleteRangeResponse,
+  DowngradeRequest,
+  DowngradeResponse,
+  HashKVRequest,
+  HashKVResponse,
+  HashResponse,
+  LeaseGrantRequest,
+  LeaseGrantResponse,
+  LeaseKeepAliveResponse,
+  LeaseLeasesResponse,
+  LeaseRevokeRequest,
+  LeaseRevokeResponse,
+  LeaseTimeToLiveRequest,
+  LeaseTimeToLiveResponse,
+  MemberAddRequest,
+  MemberAddResponse,
+  MemberListRequest,
+  MemberListResponse,
+  MemberPromoteRequest,
+  MemberPromoteResponse,
+  MemberRemoveRequest,
+  MemberRemoveResponse,
+  MemberUpdateRequest,
+  MemberUpdateResponse,
+  MoveLeaderRequest,
+  MoveLeaderResponse,
+  PutRequest,
+  PutResponse,
+  RangeRequest,
+  RangeResponse,
+  ResponseHeader,
+  StatusResponse,
+  TxnRequest,
+  TxnResponse,
+} from "@etcd-ts/client/wire";
+import type { WatchHub } from "../mvcc/index.ts";
+
+/** What a caller brings. The rpc layer answers cancelled and overdue calls itself; the signal only frees the wait. */
+export interface RequestContext {
+  readonly signal?: AbortSignal | undefined;
+  /** The text of metadata `token` (or `authorization`). */
+  readonly token?: string | undefined;
+  /** The subject CN of a verified client certificate. */
+  readonly certCommonName?: string | undefined;
+}
+
+/** The image of the whole backend as etcd's `.db` file. Whoever asked for it closes it. */
+export interface SnapshotStream {
+  /** Bytes of the image, without the SHA-256 that the API appends. */
+  readonly totalBytes: number;
+  /** Pieces in order, each the reader's to keep. */
+  chunks(): AsyncIterable<Uint8Array>;
+  close(): Promise<void>;
+}
+
+export interface LocalMember {
+  readonly id: bigint;
+  readonly clusterId: bigint;
+  readonly name: string;
+}
+
+/** Numbers for health, metrics and Status, as of now. */
+export interface RaftView {
+  readonly leaderId: bigint;
+  readonly term: number;
+  readonly committedIndex: number;
+  readonly appliedIndex: number;
+  readonly isLearner: boolean;
+  readonly isLeader: boolean;
+}
+
+export interface AlarmView {
+  readonly memberId: bigint;
+  /** AlarmType. */
+  readonly alarm: number;
+}
+
+export interface EtcdServer {
+  readonly member: LocalMember;
+  /** Settles when the member has stopped: with undefined after `stop()`, with the error that ended it otherwise. */
+  readonly stopped: Promise<Error | undefined>;
+  /** Resolves when name and client URLs went through raft: clients may be served. */
+  readonly ready: Promise<void>;
+  stop(): Promise<void>;
+
+  /** A fresh header: this member's ids, its term, the store's revision. */
+  header(): ResponseHeader;
+  raftView(): RaftView;
+  /** "3.5.0", or undefined while the members have not agreed on one ("not_decided" over HTTP). */
+  clusterVersion(): string | undefined;
+  alarms(): readonly AlarmView[];
+  /** When the current absence of a leader began, on the monotonic clock; undefined while there is one. */
+  leaderLostSinceMs(): number | undefined;
+  /** Calls `fn` whenever a leader is found, lost or replaced; returns the way to stop that. */
+  onLeaderChange(fn: (leaderId: bigint) => void): () => void;
+
+  /** Resolves when everything committed before the call has been applied here. Callers share rounds. */
+  linearizableReadNotify(ctx: RequestContext): Promise<void>;
+
+  range(request: RangeRequest, ctx: RequestContext): Promise<RangeResponse>;
+  put(request: PutRequest, ctx: RequestContext): Promise<PutResponse>;
+  deleteRange(request: DeleteRangeRequest, ctx: RequestContext): Promise<DeleteRangeResponse>;
+  txn(request: TxnRequest, ctx: RequestContext): Promise<TxnResponse>;
+  compact(request: CompactionRequest, ctx: RequestContext): Promise<CompactionResponse>;
+
+  readonly watch: WatchHub;
+  /** Throws unless the caller may watch [key, rangeEnd). */
+  checkWatchPermission(key: Uint8Array, rangeEnd: Uint8Array, ctx: RequestContext): void;
+
+  leaseGrant(request: LeaseGrantRequest, ctx: RequestContext): Promise<LeaseGrantResponse>;
+  leaseRevoke(request: LeaseRevokeRequest, ctx: RequestContext): Promise<LeaseRevokeResponse>;
+  /** One message of the keep-alive stream; an unknown lease answers TTL 0. */
+  leaseKeepAlive(leaseId: bigint, ctx: RequestContext): Promise<LeaseKeepAliveResponse>;
+  leaseTimeToLive(request: LeaseTimeToLiveRequest, ctx: RequestContext): Promise<LeaseTimeToLiveResponse>;
+  leaseLeases(ctx: RequestContext): LeaseLeasesResponse;
+
+  memberAdd(request: MemberAddRequest, ctx: RequestContext): Promise<MemberAddResponse>;
+  memberRemove(request: MemberRemoveRequest, ctx: RequestContext): Promise<MemberRemoveResponse>;
+  memberUpdate(request: MemberUpdateRequest, ctx: RequestContext): Promise<MemberUpdateResponse>;
+  memberPromote(request: MemberPromoteRequest, ctx: RequestContext): Promise<MemberPromoteResponse>;
+  memberList(request: MemberListRequest, ctx: RequestContext): Promise<MemberListResponse>;
+
+  alarm(request: AlarmRequest, ctx: RequestContext): Promise<AlarmResponse>;
+  status(ctx: RequestContext): StatusResponse;
+  defragment(ctx: RequestContext): Promise<DefragmentResponse>;
+  hash(ctx: RequestContext): Promise<HashResponse>;
+  hashKv(request: HashKVRequest, ctx: RequestContext): Promise<HashKVResponse>;
+  snapshot(ctx: RequestContext): Promise<SnapshotStream>;
+  moveLeader(request: MoveLeaderRequest, ctx: RequestContext): Promise<MoveLeaderResponse>;
+  downgrade(request: DowngradeRequest, ctx: RequestContext): Promise<DowngradeResponse>;
+
+  authEnable(request: AuthEnableRequest, ctx: RequestContext): Promise<AuthEnableResponse>;
+  authDisable(request: AuthDisableRequest, ctx: RequestContext): Promise<AuthDisableResponse>;
+  authStatus(request: AuthStatusRequest, ctx: RequestContext): Promise<AuthStatusResponse>;
+  authenticate(request: AuthenticateRequest, ctx: RequestContext): Promise<AuthenticateResponse>;
+  userAdd(request: AuthUserAddRequest, ctx: RequestContext): Promise<AuthUserAddResponse>;
+  userGet(request: AuthUserGetRequest, ctx: RequestContext): Promise<AuthUserGetResponse>;
+  userList(request: AuthUserListRequest, ctx: RequestContext): Promise<AuthUserListResponse>;
+  userDelete(request: AuthUserDeleteRequest, ctx: RequestContext): Promise<AuthUserDeleteResponse>;
+  userChangePassword(
+    request: AuthUserChangePasswordRequest,
+    ctx: RequestContext,
+  ): Promise<AuthUserChangePasswordResponse>;
+  userGrantRole(request: AuthUserGrantRoleRequest, ctx: RequestContext): Promise<AuthUserGrantRoleResponse>;
+  userRevokeRole(request: AuthUserRevokeRoleRequest, ctx: RequestContext): Promise<AuthUserRevokeRoleResponse>;
+  roleAdd(request: AuthRoleAddRequest, ctx: RequestContext): Promise<AuthRoleAddResponse>;
+  roleGet(request: AuthRoleGetRequest, ctx: RequestContext): Promise<AuthRoleGetResponse>;
+  roleList(request: AuthRoleListRequest, ctx: RequestContext): Promise<AuthRoleListResponse>;
+  roleDelete(request: AuthRoleDeleteRequest, ctx: RequestContext): Promise<AuthRoleDeleteResponse>;
+  roleGrantPermission(
+    request: AuthRoleGrantPermissionRequest,
+    ctx: RequestContext,
+  ): Promise<AuthRoleGrantPermissionResponse>;
+  roleRevokePermission(
+    request: AuthRoleRevokePermissionRequest,
+    ctx: RequestContext,
+  ): Promise<AuthRoleRevokePermissionResponse>;
+}

@@ -1,0 +1,22 @@
+/**
+ * The heart of a member. It takes requests, has them agreed on by raft, applies what was agreed and answers. It
+ * promises: an answered write is durable on a quorum and applied here; a linearizable read sees every write that was
+ * answered before it began; apply is a function of the log; replay after a restart repeats nothing.
+ *
+ * It leaves to others: storing (mvcc, lease, storage), deciding (raft), talking (transport, api).
+ */
+export type {
+  AlarmView,
+  EtcdServer,
+  LocalMember,
+  RaftView,
+  RequestContext,
+  SnapshotStream,
+} from "./door.ts";
+export {
+  defaultServerConfig,
+  electionTimeoutMs,
+  minLeaseTtlSeconds,
+  requestTimeoutMs,
+  type ServerConfig,
+} from "./server-config.ts";
