@@ -1,0 +1,33 @@
+/** What others see of bbolt files: a reader, an export to a stream and an import into LMDB. */
+
+/** One bbolt file, open for reading. Reads pages as they are needed; nothing is read whole. Synchronous. */
+export interface BoltFile {
+  readonly path: string;
+  readonly pageSizeBytes: number;
+  /** Transaction number of the meta page in force. */
+  readonly transactionId: bigint;
+  /** `pgid * pageSize`: what etcd reports as the size of the database. A sha256 trailer lies behind it. */
+  readonly sizeBytes: number;
+  /** Length of the file on disk. */
+  readonly fileBytes: number;
+  /** Names of the buckets in byte order. */
+  readonly buckets: readonly string[];
+  /** Rows of a bucket in key order, from `start` (inclusive) on; `false` stops. No such bucket: no rows. */
+  scan(bucket: string, start: Uint8Array | undefined, visit: (key: Uint8Array, value: Uint8Array) => unknown): void;
+  /** Rows of a bucket as they are read, to take in pieces. */
+  rows(bucket: string, start?: Uint8Array): Generator<readonly [key: Uint8Array, value: Uint8Array]>;
+  get(bucket: string, key: Uint8Array): Uint8Array | undefined;
+  /** bbolt's own integrity check; the problems in words, none when the file is sound. */
+  check(): string[];
+  close(): void;
+}
+
+/** A finished bbolt image of a backend snapshot. */
+export interface BoltExport extends AsyncDisposable {
+  /** Known before the first byte is sent: `remaining_bytes` counts down from it. A multiple of the page size. */
+  readonly sizeBytes: number;
+  /** The image from start to end. May be taken once or repeatedly; each chunk is the consumer's. */
+  chunks(chunkBytes?: number): AsyncIterable<Uint8Array>;
+  /** Drops the temporary file. Harmless when repeated. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,7 @@
+/**
+ * Storage: what a member keeps on disk. `wal` and `snap` are etcd's own formats, `backend` is the LMDB file beside them,
+ * `bolt` reads and writes etcd's `.db`, `schema` knows the rows, `offline` is what etcdutl does to a stopped member.
+ */
+export * from "./backend/index.ts";
+export * from "./bolt/index.ts";
+export * from "./schema/index.ts";
