@@ -142,3 +142,13 @@ export class VirtualClock implements Clock {
     this.#nowMs = end;
   }
 }
+
+/** `2026-11-23T07:52:22.325Z`. A function of its argument alone: no clock is read. */
+export function isoTime(ms: number): string {
+  return new Date(ms).toISOString();
+}
+
+/** Minutes that local time is ahead of UTC at the given moment. */
+export function zoneOffsetMinutes(ms: number): number {
+  return -new Date(ms).getTimezoneOffset();
+}
