@@ -8,7 +8,7 @@ import { isDeepStrictEqual } from "node:util";
 import { parse as parseYaml } from "yaml";
 import { flagSpecs } from "./config/flags.ts";
 import { ConfigError, type FlagSet, flagsFromFile } from "./config/parse.ts";
-import { checkBindUrls, checkHostUrls, parseInitialCluster } from "./config/urls.ts";
+import { checkBindUrls, checkHostUrls, parseInitialCluster } from "./lib/listen-url.ts";
 import type { ServerConfig } from "./etcdserver/index.ts";
 import { goDuration, parseGoDuration } from "./lib/go-format.ts";
 

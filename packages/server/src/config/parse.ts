@@ -4,7 +4,7 @@
  */
 import { parseGoDuration } from "../lib/go-format.ts";
 import { envName, type FlagSpec, flagSpecs } from "./flags.ts";
-import { parseEtcdUrls } from "./urls.ts";
+import { parseEtcdUrls } from "../lib/listen-url.ts";
 
 export type FlagValue = string | boolean | number | readonly string[];
 

@@ -22,5 +22,13 @@ export {
   serve,
   type UnaryHandler,
 } from "./handlers.ts";
+export {
+  type HttpHandler,
+  type ListenOptions,
+  OnePortListener,
+  type PortServices,
+  type TlsAcceptor,
+} from "./listener.ts";
+export { createGrpcJsServer } from "./grpc-js-transport.ts";
 export type { RpcKeepAlive, RpcLimits, RpcServer, RpcServerOptions } from "./server.ts";
 export { canceledError, codeName, deadlineError, StatusError, statusOf } from "./status.ts";

@@ -1,4 +1,4 @@
-/** URLs as etcd's flags take them: a list of `scheme://host:port` (or unix sockets), sorted and without doubles. */
+/** Addresses to listen on or to tell others, as lists of `scheme://host:port` (or unix sockets): sorted, without doubles. */
 import { isIP } from "node:net";
 
 export interface EtcdUrl {
