@@ -1,0 +1,2 @@
+/** Stored users and roles. */
+export * from "./gen/authpb.gen.ts";

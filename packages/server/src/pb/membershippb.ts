@@ -1,0 +1,2 @@
+/** Membership changes that go through the raft log. */
+export * from "./gen/membershippb.gen.ts";

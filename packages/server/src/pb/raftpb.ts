@@ -1,0 +1,2 @@
+/** What raft logs and sends. */
+export * from "./gen/raftpb.gen.ts";

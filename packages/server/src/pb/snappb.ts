@@ -1,0 +1,2 @@
+/** The envelope of a .snap file. */
+export * from "./gen/snappb.gen.ts";

@@ -1,0 +1,2 @@
+/** Records of the write-ahead log. */
+export * from "./gen/walpb.gen.ts";
