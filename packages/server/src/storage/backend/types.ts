@@ -6,8 +6,9 @@ import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 
 /**
- * etcd's buckets, and two tables of our own that take the place of etcd's in-memory index: `live` and `past`. The
- * order is that of the names' bytes, which is also the order in which etcd hashes buckets.
+ * etcd's buckets, and three tables of our own that take the place of what etcd keeps in memory: `live` and `past` (the
+ * index of keys) and `leased` (the keys of a lease). The order is that of the names' bytes, which is also the order in
+ * which etcd hashes buckets.
  */
 export const TABLES = [
   "alarm",
@@ -17,6 +18,7 @@ export const TABLES = [
   "cluster",
   "key",
   "lease",
+  "leased",
   "live",
   "members",
   "members_removed",
@@ -27,10 +29,9 @@ export const TABLES = [
 export type Table = (typeof TABLES)[number];
 
 /** The tables that a bbolt file has as buckets, in byte order of their names. */
-export const BUCKETS = TABLES.filter((table) => table !== "live" && table !== "past") as readonly Exclude<
-  Table,
-  "live" | "past"
->[];
+export const BUCKETS = TABLES.filter(
+  (table) => table !== "leased" && table !== "live" && table !== "past",
+) as readonly Exclude<Table, "leased" | "live" | "past">[];
 
 /** Bytes; LMDB's bound at 4 KiB pages. Keys have at least one byte. Longer ones are asserted against, not stored. */
 export const KEY_BYTES_MAX = 1978;
