@@ -1,0 +1,141 @@
+/**
+ * The connections of a client: one channel an endpoint, made when first needed, and the choice among them. Calls go
+ * round robin over the endpoints that are connected; when none is, a call waits for the first that becomes so, within
+ * its own deadline. So a dead endpoint is passed over in silence, as etcd's client does.
+ */
+import type { Client as GrpcClient, ChannelOptions as GrpcOptions } from "@grpc/grpc-js";
+import { DEADLINE_TEXT, RpcError } from "./errors.ts";
+import { type ClientOptions, DEFAULT_DIAL_TIMEOUT_MS, parseEndpoint, RECEIVE_BYTES_MAX } from "./options.ts";
+import { Code } from "./wire/index.ts";
+
+export type Grpc = typeof import("@grpc/grpc-js");
+type Channel = ReturnType<GrpcClient["getChannel"]>;
+
+/** Reconnecting: etcd's client begins at a second; a local cluster is back sooner than that. */
+const RECONNECT_FIRST_MS = 100;
+const RECONNECT_MAX_MS = 2_000;
+const KEEP_ALIVE_TIMEOUT_MS = 20_000;
+/** How long one look at a channel's state may last before all are looked at again. */
+const STATE_WATCH_MS = 1_000;
+
+export interface Connection {
+  readonly endpoint: string;
+  readonly grpc: GrpcClient;
+}
+
+export class Channels {
+  readonly #grpc: Grpc;
+  readonly #options: ClientOptions;
+  readonly #connections = new Map<string, Connection>();
+  #endpoints: readonly string[];
+  #next = 0;
+  #isClosed = false;
+
+  constructor(grpc: Grpc, options: ClientOptions) {
+    this.#grpc = grpc;
+    this.#options = options;
+    this.#endpoints = [...options.endpoints];
+  }
+
+  get endpoints(): readonly string[] {
+    return this.#endpoints;
+  }
+
+  /** Calls from now on choose among these; channels to others are closed. */
+  setEndpoints(endpoints: readonly string[]): void {
+    this.#endpoints = [...endpoints];
+    for (const [endpoint, connection] of this.#connections) {
+      if (endpoints.includes(endpoint)) continue;
+      connection.grpc.close();
+      this.#connections.delete(endpoint);
+    }
+  }
+
+  #connection(endpoint: string): Connection {
+    const known = this.#connections.get(endpoint);
+    if (known) return known;
+    const { tls, keepAliveTimeMs, keepAliveTimeoutMs } = this.#options;
+    const { target, isTls } = parseEndpoint(endpoint, tls);
+    const { credentials } = this.#grpc;
+    const pem = (bytes: Uint8Array | undefined) => (bytes ? Buffer.from(bytes) : null);
+    const options: GrpcOptions = {
+      "grpc.max_receive_message_length": RECEIVE_BYTES_MAX,
+      "grpc.max_send_message_length": -1, // checked before, with etcd's text
+      "grpc.initial_reconnect_backoff_ms": RECONNECT_FIRST_MS,
+      "grpc.min_reconnect_backoff_ms": RECONNECT_FIRST_MS,
+      "grpc.max_reconnect_backoff_ms": RECONNECT_MAX_MS,
+      "grpc.service_config_disable_resolution": 1,
+      "grpc.enable_retries": 0,
+      "grpc.enable_http_proxy": 0,
+      "grpc.use_local_subchannel_pool": 1,
+    };
+    if (keepAliveTimeMs !== undefined && keepAliveTimeMs > 0) {
+      options["grpc.keepalive_time_ms"] = keepAliveTimeMs;
+      options["grpc.keepalive_timeout_ms"] = keepAliveTimeoutMs ?? KEEP_ALIVE_TIMEOUT_MS;
+    }
+    if (tls?.serverName !== undefined) options["grpc.ssl_target_name_override"] = tls.serverName;
+    const channelCredentials = isTls
+      ? credentials.createSsl(pem(tls?.ca), pem(tls?.key), pem(tls?.cert), {
+          rejectUnauthorized: tls?.skipVerify !== true,
+          ...(tls?.skipVerify === true ? { checkServerIdentity: () => undefined } : {}),
+        })
+      : credentials.createInsecure();
+    const connection = { endpoint, grpc: new this.#grpc.Client(target, channelCredentials, options) };
+    this.#connections.set(endpoint, connection);
+    return connection;
+  }
+
+  /**
+   * A connected endpoint, the next in turn. Waits for one until `deadlineMs` (of Date.now) has passed or the signal is
+   * aborted. `only` names the one endpoint that will do.
+   */
+  async pick(deadlineMs: number, signal?: AbortSignal, only?: string): Promise<Connection> {
+    const { READY } = this.#grpc.connectivityState;
+    for (;;) {
+      if (this.#isClosed) throw new RpcError(Code.Canceled, "the client is closed");
+      signal?.throwIfAborted();
+      const candidates = only !== undefined ? [only] : this.#endpoints;
+      if (candidates.length === 0) throw new RpcError(Code.Unavailable, "etcdclient: no available endpoints");
+      const states: { channel: Channel; state: number }[] = [];
+      for (let i = 0; i < candidates.length; i++) {
+        const connection = this.#connection(candidates[(this.#next + i) % candidates.length] as string);
+        const channel = connection.grpc.getChannel();
+        const state = channel.getConnectivityState(true);
+        if (state === READY) {
+          this.#next = (this.#next + i + 1) % candidates.length;
+          return connection;
+        }
+        states.push({ channel, state });
+      }
+      if (Date.now() >= deadlineMs) throw new RpcError(Code.DeadlineExceeded, DEADLINE_TEXT);
+      await this.#change(states, Math.min(deadlineMs, Date.now() + STATE_WATCH_MS), signal);
+    }
+  }
+
+  /** Resolves when one of the channels leaves its state, or the time is up; rejects when the signal is aborted. */
+  #change(states: { channel: Channel; state: number }[], deadlineMs: number, signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const onAbort = () => reject(signal?.reason);
+      signal?.addEventListener("abort", onAbort, { once: true });
+      const done = () => {
+        signal?.removeEventListener("abort", onAbort);
+        resolve();
+      };
+      for (const { channel, state } of states) {
+        try {
+          channel.watchConnectivityState(state, deadlineMs, done);
+        } catch {
+          done(); // closed meanwhile: pick() looks again
+        }
+      }
+    });
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    for (const connection of this.#connections.values()) connection.grpc.close();
+    this.#connections.clear();
+  }
+}
+
+export const dialTimeoutMs = (options: ClientOptions): number => options.dialTimeoutMs ?? DEFAULT_DIAL_TIMEOUT_MS;
