@@ -1,6 +1,533 @@
-import type { Backend, BackendOptions } from "./types.ts";
+/**
+ * The backend: etcd's buckets, and our index tables, in one LMDB file behind a write buffer.
+ *
+ *     write() -> open layer --freeze--> committing layer --worker--> LMDB
+ *     read()  -> open layer, else committing layer, else LMDB
+ *
+ * The raft log makes a write durable; the backend may lag behind it. So writes go into a layer in memory, and every
+ * `batchIntervalMs` or `batchOperationsMax` the layer is frozen and given to a worker thread, which writes it in one
+ * durable LMDB transaction. While it does, a new layer takes what comes. There are never more than these two.
+ *
+ * Promises:
+ * - A batch ends between two calls of `write`, never inside one, so what one call writes (an entry's effects and its
+ *   consistent index) is in the file together or not at all; and batches become durable in order.
+ * - A row that was written is seen by every later read: the layer that holds it is dropped only after the main
+ *   thread's read transaction has been renewed behind the commit.
+ * - A failed commit is told once to `onFatal`; nothing is called durable afterwards.
+ *
+ * Defragmentation fills a new file from a pinned state while batches go on to the old one, has every batch that was
+ * frozen since written to the new file too, and then gives the new one the old one's name. Rows are absolute, so
+ * writing a batch that the pinned state had already seen does no harm, as long as all later ones follow.
+ */
+import fs from "node:fs";
+import path from "node:path";
+import { assert } from "../../lib/assert.ts";
+import { copyBytes } from "../../lib/bytes.ts";
+import type { Timer } from "../../lib/clock.ts";
+import { type Committer, InlineCommitter, WorkerCommitter } from "./committer.ts";
+import { copyRows } from "./copy.ts";
+import { Environment, type FileSizes, type Store } from "./environment.ts";
+import { syncFolder } from "./files.ts";
+import { ChunkPool, Layer } from "./layer.ts";
+import { firstOf, indexOf, PinnedReader, peekLayers, type ReadTransaction, scanLayers } from "./reader.ts";
+import type { Backend, BackendOptions, BackendSnapshot, BackendTxn, ScanOptions, ScanVisitor, Table } from "./types.ts";
+
+const BATCH_INTERVAL_MS = 100;
+const BATCH_OPERATIONS_MAX = 10_000;
+/** Bounds of what waits in memory; above one of them `pressure()` asks writers to wait. */
+const BUFFERED_OPERATIONS_MAX = 100_000;
+const BUFFERED_BYTES_MAX = 64 * 1024 * 1024;
+/** What may wait for the new file of a defragmentation. */
+const REPLAY_BYTES_MAX = 128 * 1024 * 1024;
+const OPEN_SNAPSHOTS_MAX = 512;
+
+interface FlushWaiter {
+  /** Number of the layer that must be durable. */
+  readonly layer: number;
+  resolve(): void;
+  reject(error: Error): void;
+}
+
+/** An environment, and how many hold it: the backend itself and its open snapshots. */
+class SharedEnvironment {
+  readonly environment: Environment;
+  #holders = 1;
+
+  constructor(environment: Environment) {
+    this.environment = environment;
+  }
+
+  hold(): void {
+    this.#holders++;
+  }
+
+  async release(): Promise<void> {
+    if (--this.#holders === 0) await this.environment.close();
+  }
+}
+
+class Snapshot extends PinnedReader implements BackendSnapshot {
+  readonly sizeBytes: number;
+  readonly #release: () => void;
+  #isOpen = true;
+
+  constructor(environment: Environment, transaction: ReadTransaction, sizeBytes: number, release: () => void) {
+    super(environment, transaction);
+    this.sizeBytes = sizeBytes;
+    this.#release = release;
+  }
+
+  close(): void {
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
+    this.#release();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+  }
+}
+
+export class LmdbBackend implements Backend {
+  readonly path: string;
+  readonly #options: BackendOptions;
+  readonly #batchIntervalMs: number;
+  readonly #batchOperationsMax: number;
+  readonly #pool = new ChunkPool();
+  readonly #txn: BackendTxn;
+
+  #shared: SharedEnvironment;
+  #stores: readonly Store[];
+  #committer: Committer;
+
+  /** Newest first: the open layer, and while a commit runs the committing one. */
+  #layers: readonly Layer[];
+  #open: Layer;
+  #committing: Layer | undefined;
+  /** Layers are numbered in order of freezing; the open one is `#frozen + 1`. */
+  #frozen = 0;
+  #durable = 0;
+
+  #timer: Timer | undefined;
+  #isDue = false;
+  #isPaused = false;
+  #isWriting = false;
+  #scanning = -1;
+  #openSnapshots = 0;
+  #waiters: FlushWaiter[] = [];
+  #pressure: { promise: Promise<void>; resolve: () => void } | undefined;
+  #failure: Error | undefined;
+  #closing: Promise<void> | undefined;
+  #isClosed = false;
+  #sizes: FileSizes;
+  #defragmenting: Promise<{ beforeBytes: number; afterBytes: number }> | undefined;
+  #defragmentations = 0;
+  /** While a defragmentation runs: takes each frozen layer, too. */
+  #replay: { commit(layer: Layer): Promise<void>; bytes: number } | undefined;
+
+  constructor(options: BackendOptions, environment: Environment, committer: Committer) {
+    this.path = options.path;
+    this.#options = options;
+    this.#batchIntervalMs = options.batchIntervalMs ?? BATCH_INTERVAL_MS;
+    this.#batchOperationsMax = options.batchOperationsMax ?? BATCH_OPERATIONS_MAX;
+    this.#shared = new SharedEnvironment(environment);
+    this.#stores = environment.stores;
+    this.#committer = committer;
+    this.#open = new Layer(this.#pool);
+    this.#layers = [this.#open];
+    this.#sizes = environment.sizes();
+    this.#txn = {
+      get: (table, key) => this.get(table, key),
+      peek: (table, key) => this.peek(table, key),
+      has: (table, key) => this.has(table, key),
+      scan: (table, scan, visit) => this.scan(table, scan, visit),
+      first: (table, scan) => this.first(table, scan),
+      put: (table, key, value) => this.#put(table, key, value),
+      delete: (table, key) => this.#put(table, key, undefined),
+    };
+  }
+
+  // Reading.
+
+  get(table: Table, key: Uint8Array): Uint8Array | undefined {
+    const value = this.peek(table, key);
+    return value && copyBytes(value);
+  }
+
+  peek(table: Table, key: Uint8Array): Uint8Array | undefined {
+    const index = indexOf(table);
+    return peekLayers(this.#layers, this.#stores[index] as Store, index, key);
+  }
+
+  has(table: Table, key: Uint8Array): boolean {
+    return this.peek(table, key) !== undefined;
+  }
+
+  scan(table: Table, options: ScanOptions, visit: ScanVisitor): void {
+    const index = indexOf(table);
+    const outer = this.#scanning;
+    this.#scanning = index;
+    try {
+      scanLayers(this.#layers, this.#stores[index] as Store, index, options, visit);
+    } finally {
+      this.#scanning = outer;
+    }
+  }
+
+  first(table: Table, options: Omit<ScanOptions, "limit">) {
+    return firstOf(this, table, options);
+  }
+
+  // Writing.
+
+  write<T>(fn: (tx: BackendTxn) => T): T {
+    assert(!this.#isWriting, "backend.write inside backend.write");
+    assert(!this.#closing, "backend.write after close");
+    this.#isWriting = true;
+    let result: T;
+    try {
+      result = fn(this.#txn);
+    } finally {
+      this.#isWriting = false;
+    }
+    if (this.#open.operations >= this.#batchOperationsMax) this.#startCommit();
+    else if (this.#open.operations > 0) this.#armTimer();
+    return result;
+  }
+
+  #put(table: Table, key: Uint8Array, value: Uint8Array | undefined): void {
+    assert(this.#isWriting, "a backend transaction used outside of its write");
+    const index = indexOf(table);
+    assert(this.#scanning !== index, "a write to the table that is being scanned");
+    this.#open.write(index, key, value);
+  }
+
+  #armTimer(): void {
+    if (this.#timer || this.#isDue) return;
+    this.#timer = this.#options.clock.after(this.#batchIntervalMs, () => {
+      this.#timer = undefined;
+      this.#isDue = true;
+      this.#startCommit();
+    });
+  }
+
+  /** Freezes the open layer and hands it on, unless a commit runs: then its end comes here again. */
+  #startCommit(): void {
+    if (this.#committing || this.#isPaused || this.#failure || this.#open.operations === 0) return;
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    this.#isDue = false;
+    const layer = this.#open;
+    const number = ++this.#frozen;
+    this.#committing = layer;
+    this.#open = new Layer(this.#pool);
+    this.#layers = [this.#open, layer];
+    const replay = this.#replay;
+    const replayed = replay?.commit(layer);
+    this.#committer.commit(layer).then(
+      ({ sizes, durationMs }) => {
+        this.#options.observer?.committed?.({ operations: layer.operations, durationMs });
+        // From here on LMDB answers for the layer, so the reads that follow must see what the worker committed.
+        this.#shared.environment.renew();
+        this.#sizes = sizes;
+        this.#durable = number;
+        this.#committing = undefined;
+        this.#layers = [this.#open];
+        if (replayed) void replayed.finally(() => layer.release());
+        else layer.release();
+        this.#afterCommit();
+      },
+      (error: Error) => this.#fail(error),
+    );
+  }
+
+  #afterCommit(): void {
+    const waiters = this.#waiters;
+    this.#waiters = waiters.filter((waiter) => waiter.layer > this.#durable);
+    for (const waiter of waiters) if (waiter.layer <= this.#durable) waiter.resolve();
+    const isWanted = this.#waiters.length > 0 || this.#isDue || this.#open.operations >= this.#batchOperationsMax;
+    if (isWanted) this.#startCommit();
+    this.#relieve();
+  }
+
+  #fail(error: Error): void {
+    if (this.#failure) return;
+    this.#failure = error;
+    this.#timer?.cancel();
+    for (const waiter of this.#waiters) waiter.reject(error);
+    this.#waiters = [];
+    this.#relieve();
+    this.#options.logger.error("failed to commit backend transaction", { path: this.path, error });
+    this.#options.onFatal(error);
+  }
+
+  flush(): Promise<void> {
+    if (this.#failure) return Promise.reject(this.#failure);
+    const layer = this.#open.operations > 0 ? this.#frozen + 1 : this.#frozen;
+    if (layer <= this.#durable) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      this.#waiters.push({ layer, resolve, reject });
+      this.#startCommit();
+    });
+  }
+
+  // Slowing down.
+
+  #isPressed(): boolean {
+    if (this.#failure) return false;
+    const open = this.#open;
+    if (open.operations >= Math.max(BUFFERED_OPERATIONS_MAX, 2 * this.#batchOperationsMax)) return true;
+    if (open.bytes + (this.#committing?.bytes ?? 0) >= BUFFERED_BYTES_MAX) return true;
+    return (this.#replay?.bytes ?? 0) >= REPLAY_BYTES_MAX;
+  }
+
+  pressure(): Promise<void> | undefined {
+    if (!this.#isPressed()) return undefined;
+    this.#startCommit();
+    if (!this.#isPressed()) return undefined;
+    if (!this.#pressure) {
+      let resolve: () => void = () => {};
+      const promise = new Promise<void>((settle) => {
+        resolve = settle;
+      });
+      this.#pressure = { promise, resolve };
+    }
+    return this.#pressure.promise;
+  }
+
+  #relieve(): void {
+    if (!this.#pressure || this.#isPressed()) return;
+    const { resolve } = this.#pressure;
+    this.#pressure = undefined;
+    resolve();
+  }
+
+  // Snapshots.
+
+  async openSnapshot(): Promise<BackendSnapshot> {
+    assert(!this.#closing, "backend.openSnapshot after close");
+    const start = this.#options.clock.monotonicMs();
+    await this.flush();
+    if (this.#isClosed) throw new Error("backend closed");
+    if (this.#openSnapshots >= OPEN_SNAPSHOTS_MAX) throw new Error("too many open backend snapshots");
+    const shared = this.#shared;
+    shared.environment.renew();
+    const transaction = shared.environment.root.useReadTransaction() as unknown as ReadTransaction;
+    shared.hold();
+    this.#openSnapshots++;
+    this.#options.observer?.snapshotted?.(this.#options.clock.monotonicMs() - start);
+    return new Snapshot(shared.environment, transaction, this.#sizes.fileBytes, () => {
+      transaction.done();
+      this.#openSnapshots--;
+      void shared.release();
+    });
+  }
+
+  // Defragmentation.
+
+  defragment(): Promise<{ readonly beforeBytes: number; readonly afterBytes: number }> {
+    assert(!this.#closing, "backend.defragment after close");
+    this.#defragmenting ??= this.#defragment().finally(() => {
+      this.#defragmenting = undefined;
+    });
+    return this.#defragmenting;
+  }
+
+  async #defragment(): Promise<{ beforeBytes: number; afterBytes: number }> {
+    const { clock, observer, commits = "worker" } = this.#options;
+    const start = clock.monotonicMs();
+    const temporary = `${this.path}.tmp.${++this.#defragmentations}`;
+    removeEnvironmentFiles(temporary);
+    const settings = {
+      path: temporary,
+      noSync: this.#options.unsafeNoFsync ?? false,
+      mapSizeBytes: this.#options.mapSizeBytes,
+    };
+    let environment: Environment | undefined;
+    let committer: Committer | undefined;
+    try {
+      if (commits === "inline") {
+        await this.#pause();
+        environment = new Environment(settings);
+        copyRows(this.#shared.environment, environment);
+        committer = new InlineCommitter(environment, () => clock.monotonicMs());
+      } else {
+        // The worker makes the file, so that this thread does not wait for the disk.
+        const worker = await WorkerCommitter.start(settings);
+        committer = worker;
+        environment = new Environment(settings);
+        await this.#copyWhileServing(worker);
+      }
+      const beforeBytes = this.#sizes.fileBytes;
+      await this.#adopt(environment, committer, temporary);
+      observer?.defragmented?.(clock.monotonicMs() - start);
+      return { beforeBytes, afterBytes: this.#sizes.fileBytes };
+    } catch (error) {
+      // Whatever went wrong, the old file is still the one in force.
+      if (committer !== this.#committer) {
+        await committer?.close();
+        await environment?.close();
+        removeEnvironmentFiles(temporary);
+      }
+      throw error;
+    } finally {
+      this.#replay = undefined;
+      this.#isPaused = false;
+      this.#relieve();
+      this.#resume();
+    }
+  }
+
+  /** Resolves when no commit is in flight; none starts until `#isPaused` is cleared. */
+  async #pause(): Promise<void> {
+    this.#isPaused = true;
+    if (!this.#committing) return;
+    await new Promise<void>((resolve, reject) => {
+      this.#waiters.push({ layer: this.#frozen, resolve, reject });
+    });
+  }
+
+  /** Ends with commits paused, nothing in flight, and the new file holding all that the old one holds. */
+  async #copyWhileServing(worker: WorkerCommitter): Promise<void> {
+    let pending = 0;
+    let failure: Error | undefined;
+    let wake: (() => void) | undefined;
+    const replay = {
+      bytes: 0,
+      commit: (layer: Layer): Promise<void> => {
+        pending++;
+        replay.bytes += layer.bytes;
+        return worker
+          .commit(layer)
+          .then(
+            () => undefined,
+            (error: Error) => {
+              failure ??= error;
+            },
+          )
+          .then(() => {
+            pending--;
+            replay.bytes -= layer.bytes;
+            wake?.();
+            this.#relieve();
+          });
+      },
+    };
+    const settled = async (): Promise<void> => {
+      while (pending > 0 && !failure) {
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      }
+      const error = failure ?? this.#failure;
+      if (error) throw error;
+    };
+    // All that is frozen before this point is in the state that the worker pins; all that comes after is repeated.
+    await this.#pause();
+    const copied = worker.copyFrom(this.path);
+    this.#replay = replay;
+    this.#isPaused = false;
+    this.#resume();
+    await copied;
+    // Catch up while serving goes on; then hold commits back for the little that came meanwhile.
+    await settled();
+    await this.#pause();
+    await settled();
+  }
+
+  /** Lets the new file take the old one's place. Commits are paused and nothing is in flight. */
+  async #adopt(environment: Environment, committer: Committer, temporary: string): Promise<void> {
+    const oldShared = this.#shared;
+    const oldCommitter = this.#committer;
+    assert(!this.#committing, "a file swapped under a running commit");
+    environment.renew();
+    // The lock file goes with the environment that has it open; LMDB finds its own by these names.
+    fs.renameSync(temporary, this.path);
+    fs.renameSync(`${temporary}-lock`, `${this.path}-lock`);
+    this.#shared = new SharedEnvironment(environment);
+    this.#stores = environment.stores;
+    this.#committer = committer;
+    this.#sizes = environment.sizes();
+    try {
+      // Until the new name is durable no batch may be called so: it could be in a file that has no name after a crash.
+      await syncFolder(path.dirname(this.path));
+    } catch (error) {
+      this.#fail(error as Error);
+    }
+    await oldCommitter.close();
+    await oldShared.release();
+  }
+
+  #resume(): void {
+    if (this.#waiters.length > 0 || this.#isDue || this.#open.operations >= this.#batchOperationsMax) {
+      this.#startCommit();
+    }
+  }
+
+  // Sizes and the end.
+
+  sizeBytes(): number {
+    return Math.max(this.#sizes.fileBytes, this.sizeInUseBytes());
+  }
+
+  sizeInUseBytes(): number {
+    return this.#sizes.inUseBytes + this.#open.bytes + (this.#committing?.bytes ?? 0);
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    await this.#defragmenting?.catch(() => undefined);
+    let failure: unknown;
+    try {
+      await this.flush();
+    } catch (error) {
+      failure = error;
+    }
+    this.#isClosed = true;
+    this.#timer?.cancel();
+    await this.#committer.close();
+    await this.#shared.release();
+    if (failure) throw failure;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+function removeEnvironmentFiles(file: string): void {
+  fs.rmSync(file, { force: true });
+  fs.rmSync(`${file}-lock`, { force: true });
+}
 
 /** Opens the file, creating it and its tables when absent; removes what an interrupted defragmentation left. */
-export function openBackend(_options: BackendOptions): Promise<Backend> {
-  throw new Error("openBackend: being written");
+export async function openBackend(options: BackendOptions): Promise<Backend> {
+  const folder = path.dirname(options.path);
+  const leftover = `${path.basename(options.path)}.tmp`;
+  for (const name of fs.readdirSync(folder)) {
+    if (name.startsWith(leftover)) fs.rmSync(path.join(folder, name), { force: true });
+  }
+  const isNew = !fs.existsSync(options.path);
+  const settings = {
+    path: options.path,
+    noSync: options.unsafeNoFsync ?? false,
+    mapSizeBytes: options.mapSizeBytes,
+  };
+  const environment = new Environment(settings);
+  try {
+    // The file's name must survive as well as what is committed to it.
+    if (isNew && !settings.noSync) await syncFolder(folder);
+    const committer =
+      options.commits === "inline"
+        ? new InlineCommitter(environment, () => options.clock.monotonicMs())
+        : await WorkerCommitter.start(settings);
+    return new LmdbBackend(options, environment, committer);
+  } catch (error) {
+    await environment.close();
+    throw error;
+  }
 }
