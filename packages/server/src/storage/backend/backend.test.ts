@@ -254,6 +254,17 @@ describe("backend", () => {
     await backend.close();
   }, 120_000);
 
+  it("scan() in reverse reaches the smallest possible key", async () => {
+    const backend = await openBackend(options(temporaryFolder(), { commits: "inline" }));
+    backend.write((tx) => {
+      for (const first of [0, 1, 255]) tx.put("live", Uint8Array.of(first), utf8Bytes(String(first)));
+    });
+    await backend.flush();
+    expect(rows(backend, "live", { reverse: true }).map(([, value]) => value)).toEqual(["255", "1", "0"]);
+    expect(text(backend.first("live", { reverse: true })?.value)).toBe("255");
+    await backend.close();
+  });
+
   it("scan() of a table refuses writes to it from inside", async () => {
     const backend = await openBackend(options(temporaryFolder(), { commits: "inline" }));
     backend.write((tx) => {

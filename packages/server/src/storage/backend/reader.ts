@@ -31,12 +31,9 @@ function storeRows(
   const { reverse = false, keysOnly = false } = options;
   const low = options.start && options.start.length > 0 ? options.start : undefined;
   const high = options.end;
+  // An absent `end` must be said in reverse: lmdb would otherwise stop before the key of one zero byte.
   const range = reverse
-    ? {
-        reverse,
-        ...(high && { start: high, exclusiveStart: true }),
-        ...(low && { end: low, inclusiveEnd: true }),
-      }
+    ? { reverse, end: low, inclusiveEnd: low !== undefined, ...(high && { start: high, exclusiveStart: true }) }
     : { ...(low && { start: low }), ...(high && { end: high }) };
   const request = { ...range, values: !keysOnly, ...(transaction && { transaction }) };
   const rows = store.getRange(request as unknown as Parameters<Store["getRange"]>[0]);
