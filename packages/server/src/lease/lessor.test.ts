@@ -42,6 +42,7 @@ function setUp(options: Partial<LessorOptions> = {}) {
 /** Runs one command of a golden script and says what happened. */
 function interpreter() {
   const { clock, tx, lessor } = setUp();
+  const keys = new Map<bigint, Uint8Array[]>();
   const seconds = (ms: number) => (Number.isFinite(ms) ? `${ms / 1000}s` : "never");
   return (line: string): string => {
     const [command, ...words] = line.split(" ");
@@ -50,30 +51,25 @@ function interpreter() {
       string
     >;
     const id = () => BigInt(words[0] as string);
-    const key = (at: number) => utf8Bytes(words[at] as string);
     try {
       switch (command) {
         case "grant":
           return `granted ${lessor.grant(tx, { id: id(), ttlSeconds: Number(named["ttl"]) })}s`;
         case "revoke": {
           const deleted: string[] = [];
-          lessor.revoke(tx, id(), { deleteKeys: (_tx, keys) => deleted.push(...keys.map(utf8Text)) });
+          lessor.revoke(tx, id(), {
+            keysOfLease: (lease) => keys.get(lease) ?? [],
+            deleteKeys: (_tx, gone) => deleted.push(...gone.map(utf8Text)),
+          });
           return `revoked, keys [${deleted.join(" ")}]`;
         }
         case "renew": {
           const outcome = lessor.renew(id());
           return outcome.kind === "renewed" ? `renewed ${outcome.ttlSeconds}s` : outcome.kind;
         }
-        case "attach":
-          lessor.attach(id(), key(1));
-          return "ok";
-        case "detach":
-          lessor.detach(id(), key(1));
-          return "ok";
         case "keys":
-          return `[${lessor.keysOf(id()).map(utf8Text).join(" ")}]`;
-        case "leaseof":
-          return `${lessor.leaseOf(key(0))}`;
+          keys.set(id(), words.slice(1).map(utf8Bytes));
+          return "ok";
         case "leases":
           return lessor
             .leases()
@@ -183,7 +179,7 @@ describe("lessor", () => {
     clock.advance(5000);
     const outcome = lessor.renew(1n);
     if (outcome.kind !== "expired") throw new Error(outcome.kind);
-    lessor.revoke(tx, 1n, { deleteKeys: () => {} });
+    lessor.revoke(tx, 1n, { keysOfLease: () => [], deleteKeys: () => {} });
     await outcome.settled;
     expect(lessor.renew(1n)).toEqual({ kind: "unknown" });
   });

@@ -1,8 +1,8 @@
 /**
  * The lessor. Two sides that must not be mixed up:
  *
- *   applied    which leases exist, their TTL, checkpointed rest and keys. Changed by apply alone, the same on every
- *              member: grant, revoke, checkpoint, attach, detach.
+ *   applied    which leases exist, their TTL and checkpointed rest. Changed by apply alone, the same on every member:
+ *              grant, revoke, checkpoint. Which keys hang on a lease is mvcc's to know.
  *   primary    deadlines. Only the leader has them; they are its own clock's business and never change what is applied.
  *              promote() starts them all, with an election timeout on top because the old leader may have renewed a
  *              lease a moment ago; demote() forgets them.
@@ -11,7 +11,6 @@
  */
 import { EtcdError } from "@etcd-ts/client/wire";
 import { assert } from "../lib/assert.ts";
-import { type KeyString, keyBytes, keyString } from "../lib/bytes.ts";
 import type { Clock } from "../lib/clock.ts";
 import { type Deferred, deferred } from "../lib/wait.ts";
 import { Lease as LeaseRecord } from "../pb/leasepb.ts";
@@ -25,9 +24,12 @@ import {
   LEASE_TTL_MAX_SECONDS,
 } from "./limits.ts";
 
-/** What deletes the keys of a revoked lease: mvcc. All of them go in one revision; keys come in byte order. */
-export interface KeyDeleter {
-  deleteKeys(tx: BackendTxn, keys: readonly Uint8Array[]): void;
+/** The keys of leases, which mvcc keeps beside its own rows. */
+export interface LeaseKeys {
+  /** In byte order; empty for a lease without keys. */
+  keysOfLease(id: bigint): Uint8Array[];
+  /** All of them go in one revision; none, and there is no revision. */
+  deleteKeys(tx: BackendTxn, keys: readonly Uint8Array[]): unknown;
 }
 
 export interface LessorOptions {
@@ -69,7 +71,6 @@ interface Lease {
   remainingTtlSeconds: number;
   /** On the monotonic clock. Infinity unless this member is primary. */
   expiresAtMs: number;
-  readonly keys: Set<KeyString>;
   gone: Deferred | undefined;
 }
 
@@ -77,13 +78,11 @@ export class Lessor {
   readonly #options: LessorOptions;
   readonly #clock: Clock;
   readonly #leases = new Map<bigint, Lease>();
-  /** Each key hangs on at most one lease, and is in that lease's `keys`. */
-  readonly #leaseOfKey = new Map<KeyString, bigint>();
   readonly #expiries = new DeadlineQueue();
   readonly #checkpoints = new DeadlineQueue();
   #isPrimary = false;
 
-  /** Reads the granted leases. Nobody is primary until {@link promote}; keys are attached by mvcc afterwards. */
+  /** Reads the granted leases. Nobody is primary until {@link promote}. */
   static open(reader: BackendReader, options: LessorOptions): Lessor {
     const lessor = new Lessor(options);
     lessor.reload(reader);
@@ -99,7 +98,6 @@ export class Lessor {
   reload(reader: BackendReader): void {
     for (const lease of this.#leases.values()) lease.gone?.resolve();
     this.#leases.clear();
-    this.#leaseOfKey.clear();
     this.#expiries.clear();
     this.#checkpoints.clear();
     reader.scan("lease", {}, (_key, value) => {
@@ -109,7 +107,6 @@ export class Lessor {
         ttlSeconds: Math.max(record.ttl, this.#options.minTtlSeconds),
         remainingTtlSeconds: record.remainingTtl,
         expiresAtMs: Number.POSITIVE_INFINITY,
-        keys: new Set(),
         gone: undefined,
       });
     });
@@ -141,7 +138,6 @@ export class Lessor {
       ttlSeconds: Math.max(request.ttlSeconds, this.#options.minTtlSeconds),
       remainingTtlSeconds: 0,
       expiresAtMs: Number.POSITIVE_INFINITY,
-      keys: new Set(),
       gone: undefined,
     };
     this.#leases.set(lease.id, lease);
@@ -151,14 +147,11 @@ export class Lessor {
   }
 
   /** Removes the lease and deletes its keys, in byte order, in one revision. Throws LeaseNotFound. */
-  revoke(tx: BackendTxn, id: bigint, keys: KeyDeleter): void {
+  revoke(tx: BackendTxn, id: bigint, keys: LeaseKeys): void {
     const lease = this.#leases.get(id);
     if (!lease) throw new EtcdError("LeaseNotFound");
-    if (lease.keys.size > 0) {
-      // Deleting a key detaches it, so this is a list of its own.
-      keys.deleteKeys(tx, [...lease.keys].sort(byBytes).map(keyBytes));
-    }
-    for (const key of lease.keys) this.#leaseOfKey.delete(key);
+    const attached = keys.keysOfLease(id);
+    if (attached.length > 0) keys.deleteKeys(tx, attached);
     this.#leases.delete(id);
     this.#expiries.delete(id);
     this.#checkpoints.delete(id);
@@ -175,40 +168,9 @@ export class Lessor {
     if (this.#isPrimary) this.#scheduleCheckpoint(lease);
   }
 
-  /** Hangs the key on the lease, taking it off another one. Throws LeaseNotFound. */
-  attach(id: bigint, key: Uint8Array): void {
-    const lease = this.#leases.get(id);
-    if (!lease) throw new EtcdError("LeaseNotFound");
-    const name = keyString(key);
-    const before = this.#leaseOfKey.get(name);
-    if (before === id) return;
-    if (before !== undefined) this.#leases.get(before)?.keys.delete(name);
-    this.#leaseOfKey.set(name, id);
-    lease.keys.add(name);
-  }
-
-  /** Takes the key off the lease; harmless when it hangs on another one, on none, or the lease is gone. */
-  detach(id: bigint, key: Uint8Array): void {
-    const name = keyString(key);
-    if (this.#leaseOfKey.get(name) !== id) return;
-    this.#leaseOfKey.delete(name);
-    this.#leases.get(id)?.keys.delete(name);
-  }
-
-  /** The lease that the key hangs on; 0 when none. */
-  leaseOf(key: Uint8Array): bigint {
-    return this.#leaseOfKey.get(keyString(key)) ?? 0n;
-  }
-
   lookup(id: bigint): LeaseInfo | undefined {
     const lease = this.#leases.get(id);
     return lease && this.#info(lease);
-  }
-
-  /** The lease's keys in byte order; empty for an unknown lease. */
-  keysOf(id: bigint): Uint8Array[] {
-    const lease = this.#leases.get(id);
-    return lease ? [...lease.keys].sort(byBytes).map(keyBytes) : [];
   }
 
   /** All leases, those that end first in front; those without deadline in the order of their ids. */
@@ -364,10 +326,6 @@ function leaseKey(id: bigint): Uint8Array {
   const bytes = Buffer.allocUnsafe(8);
   bytes.writeBigUInt64BE(BigInt.asUintN(64, id));
   return bytes;
-}
-
-function byBytes(a: KeyString, b: KeyString): number {
-  return a < b ? -1 : a > b ? 1 : 0;
 }
 
 function compareIds(a: bigint, b: bigint): number {

@@ -1,6 +1,6 @@
 /** Small helpers around promises. Every wait here ends: by its value, its error or its signal. */
 
-export interface Deferred<T> {
+export interface Deferred<T = void> {
   readonly promise: Promise<T>;
   resolve(value: T): void;
   reject(reason: unknown): void;

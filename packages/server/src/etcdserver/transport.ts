@@ -1,0 +1,43 @@
+/**
+ * What the raft loop needs of the network. `server/transport` implements it over rafthttp; a member alone in its cluster
+ * needs none.
+ */
+import type { Message } from "../pb/raftpb.ts";
+
+export interface Transport {
+  /**
+   * Sends, or drops, which raft is made for. A MsgSnap goes over the snapshot channel and its outcome comes back through
+   * `reportSnapshot`.
+   */
+  send(messages: readonly Message[]): void;
+  addPeer(id: bigint, peerUrls: readonly string[]): void;
+  updatePeer(id: bigint, peerUrls: readonly string[]): void;
+  removePeer(id: bigint): void;
+  removeAllPeers(): void;
+  /** Since when the peer is reachable, on the monotonic clock; undefined when it is not. */
+  activeSinceMs(id: bigint): number | undefined;
+  /** Asks another member over HTTP on its peer port. Undefined: it did not answer. */
+  memberVersion(id: bigint): Promise<{ readonly server: string; readonly cluster: string } | undefined>;
+  stop(): Promise<void>;
+}
+
+/** What the transport gives to the raft loop. */
+export interface TransportSink {
+  /** A message that arrived; may be dropped when the member is overloaded. */
+  process(message: Message): void;
+  reportUnreachable(id: bigint): void;
+  reportSnapshot(id: bigint, ok: boolean): void;
+  isRemoved(id: bigint): boolean;
+}
+
+/** For a member that is alone in its cluster: nobody to talk to. */
+export const nullTransport: Transport = {
+  send() {},
+  addPeer() {},
+  updatePeer() {},
+  removePeer() {},
+  removeAllPeers() {},
+  activeSinceMs: () => undefined,
+  memberVersion: () => Promise.resolve(undefined),
+  stop: () => Promise.resolve(),
+};
