@@ -1,0 +1,36 @@
+/** KV: checks the form of a request, then leaves it to the server. */
+import { EtcdError, KV } from "@etcd-ts/client/wire";
+import { type ServiceRegistration, serve } from "../../rpc/index.ts";
+import { type ApiDeps, callerOf } from "./context.ts";
+import { streamRange } from "./range-stream.ts";
+import { checkDeleteRange, checkPut, checkRange, checkTxn } from "./txn-check.ts";
+
+export function kvService({ server, limits }: ApiDeps): ServiceRegistration {
+  return serve(KV, {
+    range(request, call) {
+      checkRange(request);
+      if (!request.serializable && server.raftView().isLearner) throw new EtcdError("NotSupportedForLearner");
+      return server.range(request, callerOf(call));
+    },
+    put(request, call) {
+      checkPut(request);
+      return server.put(request, callerOf(call));
+    },
+    deleteRange(request, call) {
+      checkDeleteRange(request);
+      return server.deleteRange(request, callerOf(call));
+    },
+    txn(request, call) {
+      checkTxn(request, limits.maxTxnOps);
+      return server.txn(request, callerOf(call));
+    },
+    compact(request, call) {
+      return server.compact(request, callerOf(call));
+    },
+    async rangeStream(requests, out, call) {
+      for await (const request of requests) {
+        await streamRange(server, request, out, callerOf(call), limits.messageBytesMax);
+      }
+    },
+  });
+}

@@ -1,0 +1,92 @@
+/** Maintenance: this member's own state, and the image of its store. */
+import { createHash } from "node:crypto";
+import { Maintenance } from "@etcd-ts/client/wire";
+import { humanBytes } from "../../lib/go-format.ts";
+import { type ServiceRegistration, serve } from "../../rpc/index.ts";
+import { type ApiDeps, callerOf } from "./context.ts";
+import type { ServingState } from "./health.ts";
+
+/** Pieces of a snapshot stream; what etcd sends. */
+const SNAPSHOT_PIECE_BYTES = 32 * 1024;
+
+/** The same bytes in pieces of equal size, the last one smaller. */
+async function* inPieces(chunks: AsyncIterable<Uint8Array>, size: number): AsyncGenerator<Uint8Array> {
+  let rest: Uint8Array[] = [];
+  let restLength = 0;
+  for await (const chunk of chunks) {
+    let at = 0;
+    while (restLength + chunk.length - at >= size) {
+      const taken = chunk.subarray(at, at + size - restLength);
+      at += taken.length;
+      yield restLength === 0 ? taken : Buffer.concat([...rest, taken], size);
+      rest = [];
+      restLength = 0;
+    }
+    if (at < chunk.length) {
+      rest.push(chunk.subarray(at));
+      restLength += chunk.length - at;
+    }
+  }
+  if (restLength > 0) yield Buffer.concat(rest, restLength);
+}
+
+export function maintenanceService({ server, logger, limits }: ApiDeps, serving: ServingState): ServiceRegistration {
+  return serve(Maintenance, {
+    alarm: (request, call) => server.alarm(request, callerOf(call)),
+    status: (_request, call) => server.status(callerOf(call)),
+    async defragment(_request, call) {
+      logger.info("starting defragment");
+      if (limits.stopGrpcServiceOnDefrag) {
+        serving.set(false);
+        logger.warn("grpc service status changed", { service: "", status: "NOT_SERVING", reason: "defrag" });
+      }
+      try {
+        const response = await server.defragment(callerOf(call));
+        logger.info("finished defragment");
+        return response;
+      } catch (error) {
+        logger.warn("failed to defragment", { error });
+        throw error;
+      } finally {
+        if (limits.stopGrpcServiceOnDefrag) {
+          serving.set(true);
+          logger.info("grpc service status changed", { service: "", status: "SERVING" });
+        }
+      }
+    },
+    hash: (_request, call) => server.hash(callerOf(call)),
+    hashKv: (request, call) => server.hashKv(request, callerOf(call)),
+    async snapshot(requests, out, call) {
+      for await (const _request of requests) {
+        const snapshot = await server.snapshot(callerOf(call));
+        try {
+          const { totalBytes } = snapshot;
+          const size = humanBytes(totalBytes);
+          logger.info("sending database snapshot to client", { "total-bytes": totalBytes, size });
+          const hash = createHash("sha256");
+          let sentBytes = 0;
+          for await (const blob of inPieces(snapshot.chunks(), SNAPSHOT_PIECE_BYTES)) {
+            hash.update(blob);
+            sentBytes += blob.length;
+            if (!out.write({ remainingBytes: totalBytes - sentBytes, blob })) await out.drained();
+          }
+          const blob = hash.digest();
+          logger.info("sending database sha256 checksum to client", {
+            "total-bytes": totalBytes,
+            "checksum-size": blob.length,
+          });
+          out.write({ remainingBytes: 0, blob });
+          logger.info("successfully sent database snapshot to client", {
+            "total-bytes": totalBytes,
+            size,
+            took: "now",
+          });
+        } finally {
+          await snapshot.close();
+        }
+      }
+    },
+    moveLeader: (request, call) => server.moveLeader(request, callerOf(call)),
+    downgrade: (request, call) => server.downgrade(request, callerOf(call)),
+  });
+}
