@@ -5,3 +5,4 @@
 export * from "./backend/index.ts";
 export * from "./bolt/index.ts";
 export * from "./schema/index.ts";
+export * from "./wal/index.ts";
