@@ -12,12 +12,13 @@ export {
   LEARNERS_MAX,
   readMembership,
 } from "./cluster.ts";
+// Pure records: etcdutl needs them too, so storage has them.
 export {
   type Attributes,
   attributesFromJson,
   attributesToJson,
-  compareIds,
   type ConfChangeContext,
+  compareIds,
   computeClusterId,
   computeMemberId,
   decodeConfChangeContext,
@@ -32,15 +33,13 @@ export {
   type RaftAttributes,
   raftAttributesFromJson,
   raftAttributesToJson,
-} from "./member.ts";
-export {
   decodeV2Store,
   emptyV2Content,
   encodeV2Store,
   hasV2UserData,
   type V2Content,
   V2StoreError,
-} from "./v2-store.ts";
+} from "../storage/index.ts";
 export {
   allowedDowngradeVersion,
   compareVersions,

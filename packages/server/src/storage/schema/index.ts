@@ -71,3 +71,32 @@ export {
   writeRevisionKey,
 } from "./revision.ts";
 export { VarintCursor, varintLength, writeVarint } from "./varint.ts";
+export {
+  type Attributes,
+  attributesFromJson,
+  attributesToJson,
+  type ConfChangeContext,
+  compareIds,
+  computeClusterId,
+  computeMemberId,
+  decodeConfChangeContext,
+  encodeConfChangeContext,
+  isStarted,
+  type Member,
+  MemberRecordError,
+  memberFromJson,
+  membersFromJson,
+  membersToJson,
+  memberToJson,
+  type RaftAttributes,
+  raftAttributesFromJson,
+  raftAttributesToJson,
+} from "./member.ts";
+export {
+  decodeV2Store,
+  emptyV2Content,
+  encodeV2Store,
+  hasV2UserData,
+  type V2Content,
+  V2StoreError,
+} from "./v2-store.ts";

@@ -3,8 +3,8 @@
  * server: members, removed members, cluster version. We read what any 3.x wrote, and write the smallest form that
  * every 3.x accepts. Keys of the version 2 API, if a cluster ever had them, are carried along untouched.
  */
-import { hexId, utf8Bytes, utf8Text } from "../lib/bytes.ts";
-import { isJsonObject, type JsonObject, type JsonValue, parseJson, stringifyJson } from "../lib/json.ts";
+import { hexId, utf8Bytes, utf8Text } from "../../lib/bytes.ts";
+import { isJsonObject, type JsonObject, type JsonValue, parseJson, stringifyJson } from "../../lib/json.ts";
 import {
   attributesFromJson,
   attributesToJson,

@@ -1,6 +1,6 @@
 /** One member as the cluster's records have it, its ids, and its JSON in etcd's form. */
 import { createHash } from "node:crypto";
-import { isJsonObject, type JsonObject, type JsonValue, jsonId, parseJson, stringifyJson } from "../lib/json.ts";
+import { isJsonObject, type JsonObject, type JsonValue, jsonId, parseJson, stringifyJson } from "../../lib/json.ts";
 
 /** What raft and the peers need to know of a member. */
 export interface RaftAttributes {
