@@ -13,26 +13,28 @@ import { isJsonObject, parseJson, stringifyJson } from "../lib/json.ts";
 import type { Logger } from "../lib/log.ts";
 import { type ConfChange, ConfChangeType } from "../pb/raftpb.ts";
 import {
+  type Attributes,
   type BackendReader,
   type BackendTxn,
-  readClusterVersion,
-  readDowngradeJson,
-  writeClusterVersion,
-  writeDowngradeJson,
-} from "../storage/index.ts";
-import {
-  type Attributes,
   compareIds,
   computeClusterId,
   computeMemberId,
   decodeConfChangeContext,
+  decodeV2Store,
+  emptyV2Content,
+  encodeV2Store,
+  hasV2UserData,
   isStarted,
   type Member,
   memberFromJson,
   memberToJson,
   type RaftAttributes,
-} from "./member.ts";
-import { decodeV2Store, emptyV2Content, encodeV2Store, hasV2UserData, type V2Content } from "./v2-store.ts";
+  readClusterVersion,
+  readDowngradeJson,
+  type V2Content,
+  writeClusterVersion,
+  writeDowngradeJson,
+} from "../storage/index.ts";
 import {
   compareVersions,
   formatVersion,

@@ -3,15 +3,6 @@
  * the JSON records of etcd that say so. It promises that a change is judged by applied state alone, so all members judge
  * alike. It leaves to others: proposing changes and asking peers (etcdserver), talking to them (transport).
  */
-export {
-  Cluster,
-  type ClusterOptions,
-  type DowngradeInfo,
-  downgradeToJson,
-  InvalidDowngradeError,
-  LEARNERS_MAX,
-  readMembership,
-} from "./cluster.ts";
 // Pure records: etcdutl needs them too, so storage has them.
 export {
   type Attributes,
@@ -40,6 +31,15 @@ export {
   type V2Content,
   V2StoreError,
 } from "../storage/index.ts";
+export {
+  Cluster,
+  type ClusterOptions,
+  type DowngradeInfo,
+  downgradeToJson,
+  InvalidDowngradeError,
+  LEARNERS_MAX,
+  readMembership,
+} from "./cluster.ts";
 export {
   allowedDowngradeVersion,
   compareVersions,
