@@ -5,7 +5,7 @@
 import { type MessagePort, parentPort, workerData } from "node:worker_threads";
 import { assert } from "../../lib/assert.ts";
 import { systemClock } from "../../lib/clock.ts";
-import type { WorkerRequest, WorkerResponse, WorkerSettings } from "./committer.ts";
+import { AGREEMENT, type WorkerRequest, type WorkerResponse, type WorkerSettings } from "./committer.ts";
 import { copyRows } from "./copy.ts";
 import { Environment } from "./environment.ts";
 
@@ -15,7 +15,8 @@ function ownPort(): MessagePort {
 }
 
 const port = ownPort();
-const settings = workerData as WorkerSettings;
+const { agreement, ...settings } = workerData as WorkerSettings & { readonly agreement: string };
+assert(agreement === AGREEMENT, "the bundle of the backend's writer thread is out of date: build again");
 const environment = new Environment(settings);
 
 const send = (response: WorkerResponse): void => port.postMessage(response);

@@ -9,6 +9,7 @@ import { Worker } from "node:worker_threads";
 import { assert } from "../../lib/assert.ts";
 import type { Environment, FileSizes } from "./environment.ts";
 import type { Layer } from "./layer.ts";
+import { TABLES } from "./types.ts";
 
 export interface Committed {
   readonly sizes: FileSizes;
@@ -43,6 +44,9 @@ export interface WorkerSettings {
   readonly mapSizeBytes: number | undefined;
 }
 
+/** What the two threads must agree on; they are built from one source, but the worker's bundle may be an older one. */
+export const AGREEMENT = TABLES.join();
+
 /** The bundle of backend-worker.ts: beside this module when bundled, in the root's dist/ when run from source. */
 function workerFile(): string {
   let folder = path.dirname(fileURLToPath(import.meta.url));
@@ -74,7 +78,7 @@ export class WorkerCommitter implements Committer {
   #closing: Promise<void> | undefined;
 
   private constructor(settings: WorkerSettings) {
-    this.#worker = new Worker(workerFile(), { workerData: settings, name: "backend" });
+    this.#worker = new Worker(workerFile(), { workerData: { ...settings, agreement: AGREEMENT }, name: "backend" });
     this.#ready = new Promise((resolve, reject) => {
       this.#waiting.set(0, { resolve: () => resolve(), reject });
     });

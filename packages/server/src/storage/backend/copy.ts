@@ -37,4 +37,4 @@ export function copyRows(source: Environment, target: Environment): number {
 }
 
 /** Rows come in order into an empty table: pages are filled to the brim and never split. */
-const APPEND = { append: true } as unknown as number;
+const APPEND = { append: true };

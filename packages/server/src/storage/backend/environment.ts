@@ -6,7 +6,7 @@ import { type Database, open, type RootDatabase } from "lmdb";
 import { DEAD, DELETED, HEADER_BYTES } from "./layer.ts";
 import { TABLES } from "./types.ts";
 
-export type Store = Database<Buffer, Uint8Array>;
+export type Store = Database<Uint8Array, Uint8Array>;
 
 /** What lmdb has beyond its published types. */
 interface Unpublished {
@@ -28,12 +28,12 @@ export interface FileSizes {
 const DEFAULT_MAP_SIZE_BYTES = 2 ** 38;
 
 export class Environment {
-  readonly root: RootDatabase<Buffer, Uint8Array>;
+  readonly root: RootDatabase<Uint8Array, Uint8Array>;
   /** By the index of the table in `TABLES`. */
   readonly stores: readonly Store[];
 
   constructor(options: EnvironmentOptions) {
-    this.root = open<Buffer, Uint8Array>({
+    this.root = open<Uint8Array, Uint8Array>({
       path: options.path,
       encoding: "binary",
       keyEncoding: "binary",
@@ -45,11 +45,13 @@ export class Environment {
       maxReaders: 1024,
       mapSize: options.mapSizeBytes ?? DEFAULT_MAP_SIZE_BYTES,
       permissionsMode: 0o600,
-    } as Parameters<typeof open>[0]) as RootDatabase<Buffer, Uint8Array>;
+    } as Parameters<typeof open>[0]) as RootDatabase<Uint8Array, Uint8Array>;
     // One transaction for all of them: in a new file each would cost a sync of its own.
     this.stores = this.root.transactionSync(
       () =>
-        TABLES.map((name) => this.root.openDB<Buffer, Uint8Array>({ name, encoding: "binary", keyEncoding: "binary" })),
+        TABLES.map((name) =>
+          this.root.openDB<Uint8Array, Uint8Array>({ name, encoding: "binary", keyEncoding: "binary" }),
+        ),
       2,
     );
   }

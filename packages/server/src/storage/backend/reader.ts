@@ -46,7 +46,11 @@ function isEmptyRange({ start, end, limit }: ScanOptions): boolean {
   return end.length === 0 || (start !== undefined && compareBytes(start, end) >= 0);
 }
 
-function peekStore(store: Store, key: Uint8Array, transaction: ReadTransaction | undefined): Uint8Array | undefined {
+export function peekStore(
+  store: Store,
+  key: Uint8Array,
+  transaction: ReadTransaction | undefined,
+): Uint8Array | undefined {
   const fast = store as unknown as FastStore;
   const found = fast.getBinaryFast(key, transaction ? { transaction } : undefined);
   // lmdb's shared buffer is longer than what its `length` says, so it must not leave this function.

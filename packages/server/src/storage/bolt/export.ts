@@ -1,14 +1,163 @@
-import type { BackendReader } from "../backend/index.ts";
+/** etcd's `.db` of a backend snapshot: what `snapshot save`, a raft snapshot and a migration to real etcd hand over. */
+import { compareBytes } from "../../lib/bytes.ts";
+import { BUCKETS, type BackendReader, type Table } from "../backend/index.ts";
+import { type FileSystem, type OpenFile, systemFiles, writeFully } from "../file-system.ts";
+import { isLongNameKey, nameOfRow } from "../schema/names.ts";
 import type { BoltExport } from "./types.ts";
+import { type BucketWriter, BoltWriter } from "./writer.ts";
+
+/** Rows and bytes handled before other work is let in: a few milliseconds. */
+const PIECE_ROWS_MAX = 1_000;
+const PIECE_BYTES_MAX = 1024 * 1024;
+const DEFAULT_CHUNK_BYTES = 32 * 1024;
+
+export interface ExportOptions {
+  /** On the data disk; overwritten when present, removed by `close()`. */
+  readonly temporaryPath: string;
+  readonly signal?: AbortSignal | undefined;
+  readonly files?: FileSystem | undefined;
+}
 
 /**
- * Writes etcd's buckets of `snapshot` as a compact bbolt file to `temporaryPath` (on the data disk, overwritten when
- * present) in bounded pieces that let other work in between. `live` and `past` are left out: they follow from `key`.
- * The snapshot may be closed once this resolves.
+ * Writes etcd's buckets of `snapshot` as a compact bbolt file to a temporary path, in bounded pieces that let other work
+ * in between. The index tables are left out: they follow from `key`. The snapshot may be closed once this resolves.
  */
-export function exportBolt(
-  _snapshot: BackendReader,
-  _options: { readonly temporaryPath: string; readonly signal?: AbortSignal },
-): Promise<BoltExport> {
-  throw new Error("exportBolt: being written");
+export async function exportBolt(snapshot: BackendReader, options: ExportOptions): Promise<BoltExport> {
+  const { temporaryPath, signal, files = systemFiles } = options;
+  const file = await files.open(temporaryPath, "create");
+  try {
+    const sizeBytes = await writeBolt(snapshot, file, signal);
+    return new ExportedFile(file, files, sizeBytes);
+  } catch (error) {
+    await file.close();
+    await files.remove(temporaryPath).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** Writes the image to `file`, which is empty, without syncing it. Returns its size. */
+export async function writeBolt(
+  reader: BackendReader,
+  file: OpenFile,
+  signal?: AbortSignal | undefined,
+): Promise<number> {
+  let pending: Uint8Array[] = [];
+  let pendingAt = 2 * PAGE_BYTES;
+  const metas: { bytes: Uint8Array; position: number }[] = [];
+  const writer = new BoltWriter({
+    write: (bytes, position) => {
+      // Pages come in the order of their numbers; only the meta pages go back to the start.
+      if (position < 2 * PAGE_BYTES) metas.push({ bytes, position });
+      else pending.push(bytes);
+    },
+  });
+  const drain = async (): Promise<void> => {
+    signal?.throwIfAborted();
+    if (pending.length === 0) {
+      await new Promise((resolve) => setImmediate(resolve));
+      return;
+    }
+    const bytes = Buffer.concat(pending);
+    pending = [];
+    await writeFully(file, bytes, bytes.length, pendingAt);
+    pendingAt += bytes.length;
+  };
+  for (const table of BUCKETS) {
+    const bucket = writer.bucket(table);
+    if ((table === "authUsers" || table === "authRoles") && hasLongNames(reader, table)) {
+      writeByName(reader, table, bucket);
+    } else {
+      await writeInPieces(reader, table, bucket, drain);
+    }
+    bucket.finish();
+  }
+  const sizeBytes = writer.finish();
+  await drain();
+  for (const { bytes, position } of metas) await writeFully(file, bytes, bytes.length, position);
+  return sizeBytes;
+}
+
+const PAGE_BYTES = 4096;
+
+async function writeInPieces(
+  reader: BackendReader,
+  table: Table,
+  bucket: BucketWriter,
+  drain: () => Promise<void>,
+): Promise<void> {
+  let start: Uint8Array | undefined;
+  for (;;) {
+    let count = 0;
+    let bytes = 0;
+    let last: Uint8Array | undefined;
+    reader.scan(table, { start, limit: PIECE_ROWS_MAX }, (key, value) => {
+      bucket.put(key, value);
+      last = key;
+      count++;
+      bytes += key.length + value.length;
+      return bytes < PIECE_BYTES_MAX;
+    });
+    if (last === undefined || (count < PIECE_ROWS_MAX && bytes < PIECE_BYTES_MAX)) return;
+    start = Buffer.concat([last, ZERO]);
+    await drain();
+  }
+}
+
+const ZERO = Uint8Array.of(0);
+
+function hasLongNames(reader: BackendReader, table: "authUsers" | "authRoles"): boolean {
+  let found = false;
+  reader.scan(table, { keysOnly: true }, (key) => {
+    found = isLongNameKey(key);
+    return !found;
+  });
+  return found;
+}
+
+/** Names that are too long for LMDB stand in the order of their hashes; here they are put in their own. */
+function writeByName(reader: BackendReader, table: "authUsers" | "authRoles", bucket: BucketWriter): void {
+  const rows: [Uint8Array, Uint8Array][] = [];
+  reader.scan(table, {}, (key, value) => {
+    rows.push([nameOfRow(table, key, value), value]);
+  });
+  rows.sort((a, b) => compareBytes(a[0], b[0]));
+  for (const [name, value] of rows) bucket.put(name, value);
+}
+
+class ExportedFile implements BoltExport {
+  readonly sizeBytes: number;
+  readonly #file: OpenFile;
+  readonly #files: FileSystem;
+  #isOpen = true;
+
+  constructor(file: OpenFile, files: FileSystem, sizeBytes: number) {
+    this.#file = file;
+    this.#files = files;
+    this.sizeBytes = sizeBytes;
+  }
+
+  async *chunks(chunkBytes = DEFAULT_CHUNK_BYTES): AsyncIterable<Uint8Array> {
+    for (let at = 0; at < this.sizeBytes; ) {
+      const length = Math.min(chunkBytes, this.sizeBytes - at);
+      const chunk = Buffer.allocUnsafeSlow(length);
+      for (let filled = 0; filled < length; ) {
+        const count = await this.#file.read(chunk, filled, length - filled, at + filled);
+        if (count === 0) throw new Error(`read ${this.#file.path}: the file has become shorter`);
+        filled += count;
+      }
+      at += length;
+      yield chunk;
+    }
+  }
+
+  async close(): Promise<void> {
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
+    await this.#file.close();
+    await this.#files.remove(this.#file.path).catch(() => undefined);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
 }

@@ -1,12 +1,87 @@
-/**
- * Makes an LMDB backend at `backendPath` (which must not exist; built under a temporary name and renamed when durable)
- * of the bbolt file at `boltPath`, with `live` and `past` derived from `key`. Used for a snapshot received from a leader
- * and by `snapshot restore`. Throws when the file is not a sound bbolt file.
- */
-export function importBolt(_options: {
+/** An LMDB backend made of a bbolt file: a snapshot that a leader sent, a restore, a migration from real etcd. */
+import fs from "node:fs";
+import { assert } from "../../lib/assert.ts";
+import { BulkLoad, type BulkRows } from "../backend/bulk.ts";
+import { BUCKETS } from "../backend/index.ts";
+import { indexKeyRow, writeIndexMarker } from "../schema/index-rows.ts";
+import { nameKey } from "../schema/names.ts";
+import { mainOfRevisionKey } from "../schema/revision.ts";
+import { BoltError } from "./format.ts";
+import { openBolt } from "./reader.ts";
+import type { BoltFile } from "./types.ts";
+
+/** Rows and bytes of one transaction, and so of one stretch without letting other work in: some ten milliseconds. */
+const PIECE_ROWS_MAX = 2_000;
+const PIECE_BYTES_MAX = 4 * 1024 * 1024;
+
+export interface ImportOptions {
   readonly boltPath: string;
+  /** Must not exist. Built under a temporary name beside it, which is overwritten when present. */
   readonly backendPath: string;
-  readonly signal?: AbortSignal;
-}): Promise<{ readonly revision: number; readonly rows: number }> {
-  throw new Error("importBolt: being written");
+  readonly signal?: AbortSignal | undefined;
+  readonly mapSizeBytes?: number | undefined;
+  /** Runs last, before the file gets its name: what else has to be changed in it. */
+  readonly finally?: ((rows: BulkRows, imported: Imported) => void) | undefined;
+}
+
+export interface Imported {
+  /** Main revision of the newest row of `key`; 1 when there is none. */
+  readonly revision: number;
+  /** Rows of etcd's buckets. */
+  readonly rows: number;
+}
+
+/** Throws {@link BoltError} when the file is not a sound bbolt file; then nothing is left at `backendPath`. */
+export async function importBolt(options: ImportOptions): Promise<Imported> {
+  const { boltPath, backendPath, signal } = options;
+  assert(!fs.existsSync(backendPath), () => `importBolt: ${backendPath} exists`);
+  const source = openBolt(boltPath);
+  try {
+    const load = new BulkLoad(backendPath, { mapSizeBytes: options.mapSizeBytes });
+    try {
+      const imported = await copyBuckets(source, load, signal);
+      load.write((rows) => {
+        writeIndexMarker(rows);
+        options.finally?.(rows, imported);
+      });
+      await load.finish();
+      return imported;
+    } finally {
+      await load.abandon();
+    }
+  } finally {
+    source.close();
+  }
+}
+
+async function copyBuckets(source: BoltFile, load: BulkLoad, signal: AbortSignal | undefined): Promise<Imported> {
+  let revision = 1;
+  let count = 0;
+  for (const bucket of BUCKETS) {
+    const rows = source.rows(bucket);
+    for (let more = true; more; ) {
+      signal?.throwIfAborted();
+      more = load.write((target) => {
+        let bytes = 0;
+        for (let n = 0; n < PIECE_ROWS_MAX && bytes < PIECE_BYTES_MAX; n++) {
+          const next = rows.next();
+          if (next.done) return false;
+          const [key, value] = next.value;
+          if (bucket === "key") {
+            if (key.length < 17) throw new BoltError(`bucket "key": a revision of ${key.length} bytes`);
+            target.append("key", key, value);
+            indexKeyRow(target, key, value);
+            revision = mainOfRevisionKey(key);
+          } else {
+            target.put(bucket, bucket === "authUsers" || bucket === "authRoles" ? nameKey(key) : key, value);
+          }
+          bytes += key.length + value.length;
+          count++;
+        }
+        return true;
+      });
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+  return { revision, rows: count };
 }

@@ -1,5 +1,15 @@
 /** bbolt files: etcd's own `.db`, read by page and written in one pass. */
-export { exportBolt } from "./export.ts";
-export { importBolt } from "./import.ts";
+export { type ExportOptions, exportBolt, writeBolt } from "./export.ts";
+export { BoltError } from "./format.ts";
+export {
+  type DatabaseSummary,
+  HashRevisionError,
+  hashKeyValues,
+  type KeyValueHash,
+  type RowSource,
+  summarize,
+} from "./hash.ts";
+export { type Imported, type ImportOptions, importBolt } from "./import.ts";
 export { openBolt } from "./reader.ts";
 export type { BoltExport, BoltFile } from "./types.ts";
+export { BoltWriter, type BoltSink, type BoltWriterOptions, type BucketWriter } from "./writer.ts";

@@ -57,6 +57,7 @@ export {
   keyOfKeyValue,
   readKeyValue,
 } from "./key-value.ts";
+export { isLongNameKey, NAME_BYTES_MAX, nameKey, nameOfRow } from "./names.ts";
 export {
   isTombstoneKey,
   mainOfRevisionKey,
