@@ -5,4 +5,5 @@
 export * from "./backend/index.ts";
 export * from "./bolt/index.ts";
 export * from "./schema/index.ts";
+export * from "./snap/index.ts";
 export * from "./wal/index.ts";
