@@ -105,6 +105,13 @@ export interface LocalMember {
   readonly name: string;
 }
 
+/** A RangeResponse as bytes, header included, in pieces that follow each other; what is stored is not decoded. */
+export interface EncodedRange {
+  readonly pieces: readonly Uint8Array[];
+  readonly count: number;
+  readonly more: boolean;
+}
+
 /** Numbers for health, metrics and Status, as of now. */
 export interface RaftView {
   readonly leaderId: bigint;
@@ -144,6 +151,7 @@ export interface EtcdServer {
   linearizableReadNotify(ctx: RequestContext): Promise<void>;
 
   range(request: RangeRequest, ctx: RequestContext): Promise<RangeResponse>;
+  rangeEncoded(request: RangeRequest, ctx: RequestContext): Promise<EncodedRange>;
   put(request: PutRequest, ctx: RequestContext): Promise<PutResponse>;
   deleteRange(request: DeleteRangeRequest, ctx: RequestContext): Promise<DeleteRangeResponse>;
   txn(request: TxnRequest, ctx: RequestContext): Promise<TxnResponse>;

@@ -5,14 +5,21 @@
  *
  * It leaves to others: storing (mvcc, lease, storage), deciding (raft), talking (transport, api).
  */
+export type { AuthHook, Caller } from "./auth-hook.ts";
+export { type BootstrapDeps, BootstrapError, type Bootstrapped, bootstrap } from "./bootstrap.ts";
 export type {
   AlarmView,
+  EncodedRange,
   EtcdServer,
   LocalMember,
   RaftView,
   RequestContext,
   SnapshotStream,
 } from "./door.ts";
+export { RAFT_INFLIGHT_MAX, RAFT_MESSAGE_BYTES_MAX } from "./limits.ts";
+export { MemberDisk } from "./member-disk.ts";
+export { noAuth } from "./no-auth.ts";
+export { Server, type ServerDeps, type ServerObserver } from "./server.ts";
 export {
   defaultServerConfig,
   electionTimeoutMs,
@@ -20,3 +27,4 @@ export {
   requestTimeoutMs,
   type ServerConfig,
 } from "./server-config.ts";
+export { nullTransport, type Transport, type TransportSink } from "./transport.ts";

@@ -83,6 +83,8 @@ export class RaftLoop {
   #hasTick = false;
   #lastTickMs: number;
   #leaderId = 0n;
+  #term: number;
+  #committedIndex: number;
   #isWaking = false;
   #isPumping = false;
   #state: "new" | "running" | "ended" = "new";
@@ -97,6 +99,17 @@ export class RaftLoop {
     this.#deps = deps;
     this.#node = deps.node;
     this.#lastTickMs = deps.clock.monotonicMs();
+    const { hardState } = deps.storage.initialState();
+    this.#term = hardState.term;
+    this.#committedIndex = hardState.commit;
+  }
+
+  get term(): number {
+    return this.#term;
+  }
+
+  get committedIndex(): number {
+    return this.#committedIndex;
   }
 
   get leaderId(): bigint {
@@ -248,6 +261,10 @@ export class RaftLoop {
   }
 
   #handle(ready: Ready): void {
+    if (ready.hardState) {
+      this.#term = ready.hardState.term;
+      this.#committedIndex = ready.hardState.commit;
+    }
     if (ready.softState && ready.softState.lead !== this.#leaderId) {
       this.#leaderId = ready.softState.lead;
       this.#deps.leaderChanged(this.#leaderId);

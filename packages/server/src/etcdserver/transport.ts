@@ -2,6 +2,8 @@
  * What the raft loop needs of the network. `server/transport` implements it over rafthttp; a member alone in its cluster
  * needs none.
  */
+import { EtcdError, type LeaseTimeToLiveRequest, type LeaseTimeToLiveResponse } from "@etcd-ts/client/wire";
+import type { Member } from "../membership/index.ts";
 import type { Message } from "../pb/raftpb.ts";
 
 export interface Transport {
@@ -18,6 +20,16 @@ export interface Transport {
   activeSinceMs(id: bigint): number | undefined;
   /** Asks another member over HTTP on its peer port. Undefined: it did not answer. */
   memberVersion(id: bigint): Promise<{ readonly server: string; readonly cluster: string } | undefined>;
+  /** Asks the leader to renew a lease: its TTL, 0 for an unknown lease, undefined when the leader gave no answer. */
+  renewLease(leaderId: bigint, leaseId: bigint, signal: AbortSignal | undefined): Promise<number | undefined>;
+  /** Asks the leader; undefined when it gave no answer. */
+  leaseTimeToLive(
+    leaderId: bigint,
+    request: LeaseTimeToLiveRequest,
+    signal: AbortSignal | undefined,
+  ): Promise<LeaseTimeToLiveResponse | undefined>;
+  /** Asks the leader to promote a learner; rejects with the leader's EtcdError. */
+  promoteMember(leaderId: bigint, memberId: bigint, signal: AbortSignal | undefined): Promise<readonly Member[]>;
   stop(): Promise<void>;
 }
 
@@ -39,5 +51,8 @@ export const nullTransport: Transport = {
   removeAllPeers() {},
   activeSinceMs: () => undefined,
   memberVersion: () => Promise.resolve(undefined),
+  renewLease: () => Promise.resolve(undefined),
+  leaseTimeToLive: () => Promise.resolve(undefined),
+  promoteMember: () => Promise.reject(new EtcdError("NoLeader")),
   stop: () => Promise.resolve(),
 };

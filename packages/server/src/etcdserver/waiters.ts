@@ -3,20 +3,35 @@
  * result, a deadline that is the same for all (so one timer serves the oldest), or the stop of the server.
  */
 import type { Clock, Timer } from "../lib/clock.ts";
+import type { InternalRaftRequest } from "../pb/etcdserverpb.ts";
 
-/** Requests by number, each with the same time to live. Insertion order is deadline order. */
-export class RequestWaiters<T> {
+interface Waiter<T> {
+  readonly startMs: number;
+  readonly resolve: (value: T) => void;
+  readonly reject: (error: Error) => void;
+  /** The bytes that were proposed; raft hands them out again when they are committed. */
+  readonly data: Uint8Array | undefined;
+  readonly request: InternalRaftRequest | undefined;
+  isHandedOver: boolean;
+}
+
+/**
+ * Proposals of this member whose results are waited for, by number, each with the same time to live: insertion order is
+ * deadline order. An entry that comes back as the very bytes that were proposed need not be decoded again.
+ */
+export class PendingRequests<T> {
   readonly #clock: Clock;
   readonly #timeoutMs: number;
-  readonly #timedOut: (startMs: number, suffix: number) => Error;
-  readonly #waiting = new Map<number, { startMs: number; resolve: (value: T) => void; reject: (e: Error) => void }>();
+  readonly #timedOut: (startMs: number, isHandedOver: boolean) => Error;
+  readonly #waiting = new Map<number, Waiter<T>>();
+  readonly #byData = new Map<Uint8Array, number>();
   #timer: Timer | undefined;
 
   constructor(options: {
     clock: Clock;
     timeoutMs: number;
-    /** Makes the error for a request that began at `startMs` and got no result. */
-    timedOut: (startMs: number, suffix: number) => Error;
+    /** Makes the error for a request that began at `startMs` and got no result; whether raft ever had it. */
+    timedOut: (startMs: number, isHandedOver: boolean) => Error;
   }) {
     this.#clock = options.clock;
     this.#timeoutMs = options.timeoutMs;
@@ -31,27 +46,44 @@ export class RequestWaiters<T> {
     return this.#waiting.has(suffix);
   }
 
-  register(suffix: number): Promise<T> {
+  register(
+    suffix: number,
+    proposed?: { readonly data: Uint8Array; readonly request: InternalRaftRequest },
+  ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      this.#waiting.set(suffix, { startMs: this.#clock.monotonicMs(), resolve, reject });
+      const startMs = this.#clock.monotonicMs();
+      const data = proposed?.data;
+      this.#waiting.set(suffix, { startMs, resolve, reject, data, request: proposed?.request, isHandedOver: false });
+      if (data) this.#byData.set(data, suffix);
       if (!this.#timer) this.#arm(this.#timeoutMs);
     });
   }
 
+  /** Raft gets it now. False when nobody waits for it any more. */
+  handOver(suffix: number): boolean {
+    const waiter = this.#waiting.get(suffix);
+    if (waiter) waiter.isHandedOver = true;
+    return waiter !== undefined;
+  }
+
+  takeOwn(
+    data: Uint8Array,
+  ): { readonly suffix: number; readonly request: InternalRaftRequest | undefined } | undefined {
+    const suffix = this.#byData.get(data);
+    if (suffix === undefined) return undefined;
+    this.#byData.delete(data);
+    return { suffix, request: this.#waiting.get(suffix)?.request };
+  }
+
   /** False when nobody waits for it (any more). */
   resolve(suffix: number, value: T): boolean {
-    const waiter = this.#waiting.get(suffix);
-    if (!waiter) return false;
-    this.#waiting.delete(suffix);
-    waiter.resolve(value);
-    return true;
+    const waiter = this.#take(suffix);
+    waiter?.resolve(value);
+    return waiter !== undefined;
   }
 
   reject(suffix: number, error: Error): void {
-    const waiter = this.#waiting.get(suffix);
-    if (!waiter) return;
-    this.#waiting.delete(suffix);
-    waiter.reject(error);
+    this.#take(suffix)?.reject(error);
   }
 
   rejectAll(makeError: () => Error): void {
@@ -59,7 +91,16 @@ export class RequestWaiters<T> {
     this.#timer = undefined;
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
+    this.#byData.clear();
     for (const waiter of waiting) waiter.reject(makeError());
+  }
+
+  #take(suffix: number): Waiter<T> | undefined {
+    const waiter = this.#waiting.get(suffix);
+    if (!waiter) return undefined;
+    this.#waiting.delete(suffix);
+    if (waiter.data) this.#byData.delete(waiter.data);
+    return waiter;
   }
 
   #arm(delayMs: number): void {
@@ -75,8 +116,8 @@ export class RequestWaiters<T> {
         this.#arm(leftMs);
         return;
       }
-      this.#waiting.delete(suffix);
-      waiter.reject(this.#timedOut(waiter.startMs, suffix));
+      this.#take(suffix);
+      waiter.reject(this.#timedOut(waiter.startMs, waiter.isHandedOver));
     }
   }
 }

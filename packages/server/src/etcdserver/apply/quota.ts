@@ -14,6 +14,8 @@ const LEASE_OVERHEAD_BYTES = 64;
 export interface Quota {
   /** 0: no quota. */
   readonly limitBytes: number;
+  /** The same for people: `2.1 GB`. */
+  readonly limitText: string;
   hasRoomFor(costBytes: number): boolean;
 }
 
@@ -27,7 +29,7 @@ export function createQuota(options: {
   const name = { "quota-name": "v3-applier" };
   if (configuredBytes < 0) {
     logger.info("disabled backend quota", { ...name, "quota-size-bytes": configuredBytes });
-    return { limitBytes: 0, hasRoomFor: () => true };
+    return { limitBytes: 0, limitText: humanBytes(0), hasRoomFor: () => true };
   }
   const limitBytes = configuredBytes === 0 ? DEFAULT_QUOTA_BYTES : configuredBytes;
   const size = { "quota-size-bytes": limitBytes, "quota-size": humanBytes(limitBytes) };
@@ -44,7 +46,11 @@ export function createQuota(options: {
     }
     logger.info("enabled backend quota", { ...name, ...size });
   }
-  return { limitBytes, hasRoomFor: (costBytes) => costBytes === 0 || sizeBytes() + costBytes < limitBytes };
+  return {
+    limitBytes,
+    limitText: humanBytes(limitBytes),
+    hasRoomFor: (costBytes) => costBytes === 0 || sizeBytes() + costBytes < limitBytes,
+  };
 }
 
 export function costOfPut(request: PutRequest): number {

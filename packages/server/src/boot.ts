@@ -1,0 +1,225 @@
+/**
+ * Builds every room of a member and joins them. The order in which they start and stop lives here and only here:
+ *
+ *   start   ports bound -> data dir locked -> backend -> members, log -> lessor, store -> raft loop
+ *           -> peers served -> name published through raft -> clients served
+ *   stop    clients (with time to finish) -> leadership handed over -> raft loop, apply, jobs -> WAL -> store -> backend
+ *           -> lock -> ports
+ */
+import fs from "node:fs/promises";
+import path from "node:path";
+import { type BoundListeners, bindListeners } from "./api/index.ts";
+import type { Config } from "./config.ts";
+import {
+  type Bootstrapped,
+  bootstrap,
+  type EtcdServer,
+  MemberDisk,
+  minLeaseTtlSeconds,
+  noAuth,
+  nullTransport,
+  RAFT_INFLIGHT_MAX,
+  RAFT_MESSAGE_BYTES_MAX,
+  requestTimeoutMs,
+  Server,
+  type ServerConfig,
+  type ServerObserver,
+} from "./etcdserver/index.ts";
+import type { Clock } from "./lib/clock.ts";
+import { goDuration } from "./lib/go-format.ts";
+import type { Logger } from "./lib/log.ts";
+import type { Random } from "./lib/random.ts";
+import { Lessor } from "./lease/index.ts";
+import { MvccStore } from "./mvcc/index.ts";
+import { RawNode } from "./raft/index.ts";
+import { type BackendOptions, importBolt, openBackend } from "./storage/index.ts";
+
+export interface BootDeps {
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Memory can no longer be trusted, or the disk refuses: the process must end. */
+  readonly onFatal: (error: unknown) => void;
+  readonly observer?: ServerObserver | undefined;
+  /** For tests without worker threads. */
+  readonly backendCommits?: BackendOptions["commits"];
+}
+
+export interface RunningEtcd {
+  readonly server: EtcdServer;
+  /** Resolves when everything is closed. */
+  stop(): Promise<void>;
+}
+
+/** A member without ports: what tests and embedders with a transport of their own start. */
+export async function startMember(config: ServerConfig, deps: BootDeps): Promise<RunningEtcd & { server: Server }> {
+  const { logger, clock, random } = deps;
+  const closers: (() => Promise<void> | void)[] = [];
+  // Before there is a server to stop, a disk that refuses is met by the next step of the start.
+  let fail = (error: Error): void => logger.error("failed to commit to the backend", { error });
+  const closeAll = async () => {
+    for (const close of closers.splice(0).reverse()) await close();
+  };
+  try {
+    const dirs = await makeDirectories(config);
+    const backendPath = path.join(dirs.snap, "db.lmdb");
+    await adoptBoltFile(path.join(dirs.snap, "db"), backendPath, logger);
+    const openedAtMs = clock.monotonicMs();
+    const backend = await openBackend({
+      path: backendPath,
+      clock,
+      logger,
+      onFatal: (error) => fail(error),
+      unsafeNoFsync: config.unsafeNoFsync,
+      batchIntervalMs: config.backendBatchIntervalMs,
+      batchOperationsMax: config.backendBatchLimit,
+      commits: deps.backendCommits,
+    });
+    closers.push(() => backend.close());
+    logger.info("opened backend db", { path: backendPath, took: goDuration(clock.monotonicMs() - openedAtMs) });
+
+    const booted: Bootstrapped = await bootstrap({
+      config,
+      logger,
+      backend,
+      walDir: dirs.wal,
+      snapDir: dirs.snap,
+      walOptions: { clock, logger, unsafeNoFsync: config.unsafeNoFsync },
+      onVersion: (version) =>
+        logger.info("enabled capabilities for version", { "cluster-version": version.replace(/\.0$/, "") }),
+    });
+    closers.push(() => booted.wal.close());
+    const { cluster, storage } = booted;
+
+    const lessor = Lessor.open(backend, {
+      clock,
+      minTtlSeconds: minLeaseTtlSeconds(config),
+      expiredRetryMs: requestTimeoutMs(config),
+      checkpoints: config.leaseCheckpoint,
+      persistsCheckpoints: () => config.leaseCheckpointPersist,
+    });
+    const store = await MvccStore.open({ backend, leases: lessor, clock, logger, limits: config });
+    closers.push(() => store.close());
+    const node = new RawNode({
+      id: cluster.localId,
+      electionTicks: config.electionTicks,
+      heartbeatTicks: 1,
+      storage,
+      applied: booted.snapshotIndex,
+      asyncStorageWrites: true,
+      messageBytesMax: RAFT_MESSAGE_BYTES_MAX,
+      inflightMessagesMax: RAFT_INFLIGHT_MAX,
+      checkQuorum: true,
+      preVote: config.preVote,
+      logger,
+      random,
+    });
+    const server = new Server(
+      {
+        config,
+        clock,
+        logger,
+        cluster,
+        backend,
+        store,
+        lessor,
+        auth: noAuth,
+        node,
+        storage,
+        disk: new MemberDisk(booted.wal, booted.snaps, config),
+        snapshotIndex: booted.snapshotIndex,
+        confState: booted.confState,
+        consistentIndex: booted.consistentIndex,
+        snapshotPath: () => path.join(dirs.snap, `tmp-${random.bits64().toString(16)}.db`),
+        installSnapshot: () => Promise.reject(new Error("a snapshot came, but this member is alone")),
+        observer: deps.observer,
+      },
+      nullTransport,
+    );
+    fail = (error) => server.abort(error);
+    server.start();
+    closers.push(() => server.stop());
+    return { server, stop: closeAll };
+  } catch (error) {
+    await closeAll();
+    throw error;
+  }
+}
+
+/** A member with its ports. Resolves when clients are served; rejects, with everything closed, when it cannot start. */
+export async function startEtcd(config: Config, deps: BootDeps): Promise<RunningEtcd> {
+  const { clock, random, logger, onFatal } = deps;
+  const ports = await bindListeners(config, { clock, random, logger, onFatal });
+  try {
+    const member = await startMember(config, deps);
+    const { server } = member;
+    try {
+      await ports.servePeers(server, undefined);
+      await server.ready;
+      await ports.serveClients(server);
+    } catch (error) {
+      await member.stop();
+      // The member may have ended by itself: then that is the reason.
+      throw (await server.stopped) ?? error;
+    }
+    let stopping: Promise<void> | undefined;
+    return { server, stop: () => (stopping ??= stop(config, member, ports, logger)) };
+  } catch (error) {
+    ports.close();
+    throw error;
+  }
+}
+
+async function stop(config: Config, member: RunningEtcd, ports: BoundListeners, logger: Logger): Promise<void> {
+  const fields = {
+    name: config.name,
+    "data-dir": config.dataDir,
+    "advertise-peer-urls": config.advertisePeerUrls,
+    "advertise-client-urls": config.advertiseClientUrls,
+  };
+  logger.info("closing etcd server", fields);
+  await ports.stopClients(requestTimeoutMs(config));
+  await member.stop();
+  ports.close();
+  logger.info("closed etcd server", fields);
+}
+
+async function makeDirectories(config: ServerConfig): Promise<{ readonly snap: string; readonly wal: string }> {
+  const member = path.join(config.dataDir, "member");
+  const snap = path.join(member, "snap");
+  const wal = config.walDir || path.join(member, "wal");
+  await touchDirectory(config.dataDir, "cannot access data directory");
+  await touchDirectory(member, "cannot write to member directory");
+  await touchDirectory(snap, "cannot write to member directory");
+  if (config.walDir) await touchDirectory(path.dirname(wal), "cannot write to WAL directory");
+  return { snap, wal };
+}
+
+async function touchDirectory(dir: string, complaint: string): Promise<void> {
+  try {
+    await fs.mkdir(dir, { recursive: true, mode: 0o700 });
+    await fs.access(dir, fs.constants.R_OK | fs.constants.W_OK | fs.constants.X_OK);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const reasons: Readonly<Record<string, string>> = {
+      EACCES: "permission denied",
+      ENOTDIR: "not a directory",
+      EEXIST: "file exists",
+      EROFS: "read-only file system",
+      ENOSPC: "no space left on device",
+    };
+    throw new Error(`${complaint}: mkdir ${dir}: ${reasons[code ?? ""] ?? message}`);
+  }
+}
+
+/** The data dir of a real etcd that was stopped: its database is taken over once, and left as it is. */
+async function adoptBoltFile(boltPath: string, backendPath: string, logger: Logger): Promise<void> {
+  const exists = (file: string) =>
+    fs.access(file).then(
+      () => true,
+      () => false,
+    );
+  if ((await exists(backendPath)) || !(await exists(boltPath))) return;
+  const { rows, revision } = await importBolt({ boltPath, backendPath });
+  logger.info("took over the database of another etcd", { path: boltPath, rows, revision });
+}

@@ -1,0 +1,308 @@
+/**
+ * From a data dir to a member that can start: a new one is made to look like one that was stopped a moment ago, then both
+ * go the same way.
+ *
+ *   new      the WAL gets the first configuration: one entry for each member of `--initial-cluster`, term 1, committed
+ *   restart  newest `.snap` that the WAL vouches for -> members; WAL behind it -> the log; the backend's consistent index
+ *            says which of its entries have had their effect
+ */
+import { assert } from "../lib/assert.ts";
+import { hexId } from "../lib/bytes.ts";
+import { humanBytes } from "../lib/go-format.ts";
+import type { Logger } from "../lib/log.ts";
+import { Cluster, type ClusterOptions, encodeConfChangeContext } from "../membership/index.ts";
+import { Metadata } from "../pb/etcdserverpb.ts";
+import {
+  ConfChange,
+  ConfChangeType,
+  type ConfState,
+  Entry,
+  EntryType,
+  type HardState,
+  type Snapshot,
+} from "../pb/raftpb.ts";
+import { emptyConfState, MemoryStorage } from "../raft/index.ts";
+import {
+  type Backend,
+  createWal,
+  openWal,
+  readConsistentIndex,
+  SnapStore,
+  validSnapshots,
+  type Wal,
+  WalError,
+  type WalOptions,
+  walExists,
+} from "../storage/index.ts";
+import { SERVER_VERSION } from "./limits.ts";
+import type { ServerConfig } from "./server-config.ts";
+
+export interface BootstrapDeps {
+  readonly config: ServerConfig;
+  readonly logger: Logger;
+  readonly backend: Backend;
+  readonly walDir: string;
+  readonly snapDir: string;
+  readonly walOptions: WalOptions;
+  readonly onVersion: NonNullable<ClusterOptions["onVersion"]>;
+}
+
+/** What a member starts from. The WAL is open; its new owner closes it. */
+export interface Bootstrapped {
+  readonly cluster: Cluster;
+  readonly storage: MemoryStorage;
+  readonly wal: Wal;
+  readonly snaps: SnapStore;
+  /** 0 without a snapshot. */
+  readonly snapshotIndex: number;
+  readonly confState: ConfState;
+  readonly consistentIndex: number;
+  readonly isNew: boolean;
+}
+
+/** The member cannot start; the message is for the user. */
+export class BootstrapError extends Error {
+  override readonly name = "BootstrapError";
+}
+
+export async function bootstrap(deps: BootstrapDeps): Promise<Bootstrapped> {
+  const { config, logger, backend, walDir } = deps;
+  const clusterOptions: ClusterOptions = { logger, serverVersion: SERVER_VERSION, onVersion: deps.onVersion };
+  const snaps = new SnapStore({ dir: deps.snapDir, clock: deps.walOptions.clock, logger });
+  await snaps.removeTemporaries();
+  const isNew = !(await walExists(walDir));
+  if (isNew) {
+    const wal = await createFirstWal(deps, clusterOptions);
+    await wal.close();
+  }
+
+  const snapshot = isNew
+    ? undefined
+    : await snaps.loadNewestAvailable(await readWalError(validSnapshots(walDir, deps)));
+  const { index: consistentIndex } = readConsistentIndex(backend);
+  const snapshotIndex = snapshot?.metadata.index ?? 0;
+  if (snapshot) {
+    logger.info("recovered v2 store from snapshot", {
+      "snapshot-index": snapshotIndex,
+      "snapshot-size": humanBytes(snapshot.data?.length ?? 0),
+    });
+    if (consistentIndex < snapshotIndex) {
+      throw new BootstrapError(
+        `failed to recover v3 backend from snapshot: the backend is at index ${consistentIndex}, the snapshot at ${snapshotIndex}`,
+      );
+    }
+  } else if (!isNew) {
+    logger.info("No snapshot found. Recovering WAL from scratch!");
+  }
+
+  const start = { index: snapshotIndex, term: snapshot?.metadata.term ?? 0 };
+  const opened = await readWalError(openWal(walDir, start, deps.walOptions));
+  try {
+    const { nodeId, clusterId } = Metadata.decode(opened.metadata);
+    const cluster = new Cluster(clusterOptions);
+    cluster.setId(nodeId, clusterId);
+    cluster.recover(snapshot?.data, backend);
+    let { hardState, entries } = opened;
+    if (entries.length === 0 && snapshotIndex === 0 && hardState.term === 0) {
+      // Stopped between the making of the log and its first entries.
+      ({ hardState, entries } = await writeFirstEntries(deps, clusterOptions, opened.wal, nodeId));
+    }
+    if (config.forceNewCluster && !isNew) {
+      ({ hardState, entries } = await standAlone(deps, opened.wal, {
+        hardState,
+        entries,
+        snapshot,
+        nodeId,
+        consistentIndex,
+      }));
+    }
+    // A commit that only moved on may not have been synced; what the backend has applied was committed.
+    const lastIndex = entries.at(-1)?.index ?? snapshotIndex;
+    const commit = Math.max(hardState.commit, Math.min(consistentIndex, lastIndex), snapshotIndex);
+    if (consistentIndex > lastIndex) {
+      throw new BootstrapError(
+        `the backend has applied index ${consistentIndex}, but the write-ahead log ends at ${lastIndex}: ` +
+          "they do not belong together, or a part of the log is missing",
+      );
+    }
+    logger.info(isNew ? "starting local member" : "restarting local member", {
+      "cluster-id": hexId(clusterId),
+      "local-member-id": hexId(nodeId),
+      ...(isNew ? {} : { "commit-index": commit }),
+    });
+    const storage = new MemoryStorage();
+    if (snapshot) storage.applySnapshot(snapshot);
+    storage.setHardState({ ...hardState, commit });
+    storage.append(entries);
+    return {
+      cluster,
+      storage,
+      wal: opened.wal,
+      snaps,
+      snapshotIndex,
+      confState: snapshot?.metadata.confState ?? emptyConfState(),
+      consistentIndex,
+      isNew,
+    };
+  } catch (error) {
+    await opened.wal.close();
+    throw error;
+  }
+}
+
+/** Damage of the log, in etcd's words. */
+async function readWalError<T>(reading: Promise<T>): Promise<T> {
+  try {
+    return await reading;
+  } catch (error) {
+    if (error instanceof WalError) {
+      throw new BootstrapError(`failed to read WAL, cannot be repaired: ${error.message}`, { cause: error });
+    }
+    throw error;
+  }
+}
+
+async function createFirstWal(deps: BootstrapDeps, clusterOptions: ClusterOptions): Promise<Wal> {
+  const { config } = deps;
+  if (!config.isNewCluster) {
+    throw new BootstrapError(
+      "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs",
+    );
+  }
+  const { cluster, localId } = initialCluster(config, clusterOptions);
+  const metadata = Metadata.encode({ nodeId: localId, clusterId: cluster.id });
+  const wal = await createWal(deps.walDir, metadata, deps.walOptions);
+  try {
+    await writeFirstEntries(deps, clusterOptions, wal, localId);
+  } catch (error) {
+    await wal.close();
+    throw error;
+  }
+  return wal;
+}
+
+function initialCluster(config: ServerConfig, clusterOptions: ClusterOptions): { cluster: Cluster; localId: bigint } {
+  verifyInitialCluster(config);
+  const urls = config.initialCluster;
+  const cluster = Cluster.fromInitial({ urls, token: config.initialClusterToken }, clusterOptions);
+  const local = cluster.memberByName(config.name);
+  assert(local, "the local name is in the initial cluster");
+  return { cluster, localId: local.id };
+}
+
+/** One entry for each member, in the order of their ids, as all members of the cluster write them. */
+async function writeFirstEntries(
+  deps: BootstrapDeps,
+  clusterOptions: ClusterOptions,
+  wal: Wal,
+  localId: bigint,
+): Promise<{ hardState: HardState; entries: Entry[] }> {
+  const { cluster, localId: expectedId } = initialCluster(deps.config, clusterOptions);
+  if (localId !== expectedId) {
+    throw new BootstrapError(
+      `the write-ahead log belongs to member ${hexId(localId)}, the configuration names ${hexId(expectedId)}`,
+    );
+  }
+  const entries = cluster.members().map((member, i) => {
+    const context = encodeConfChangeContext({ member, isPromote: false });
+    const change = { id: 0n, type: ConfChangeType.ConfChangeAddNode, nodeId: member.id, context };
+    return Entry.create({ term: 1, index: i + 1, type: EntryType.EntryConfChange, data: ConfChange.encode(change) });
+  });
+  const hardState = { term: 1, vote: 0n, commit: entries.length };
+  await wal.save(hardState, entries);
+  return { hardState, entries };
+}
+
+/** `--initial-cluster` against name and advertised URLs of this member. */
+function verifyInitialCluster(config: ServerConfig): void {
+  const { name, initialCluster, advertisePeerUrls } = config;
+  const asText = (map: ReadonlyMap<string, readonly string[]>) =>
+    [...map]
+      .flatMap(([member, urls]) => urls.map((url) => `${member}=${url}`))
+      .sort()
+      .join(",");
+  if (initialCluster.size === 0) throw new BootstrapError("initial cluster unset and no discovery URL found");
+  const own = initialCluster.get(name);
+  if (!own) {
+    throw new BootstrapError(`couldn't find local name ${JSON.stringify(name)} in the initial cluster configuration`);
+  }
+  const all = [...initialCluster.values()].flat();
+  if (new Set(all).size !== all.length) {
+    throw new BootstrapError(`initial cluster ${asText(initialCluster)} has duplicate url`);
+  }
+  const advertised = advertisePeerUrls.toSorted();
+  const listed = own.toSorted();
+  if (advertised.join() === listed.join()) return;
+  const quoted = (urls: readonly string[]) => urls.map((url) => JSON.stringify(url)).join(" ");
+  const missing = listed.filter((url) => !advertised.includes(url));
+  if (missing.length > 0) {
+    throw new BootstrapError(
+      `--initial-cluster has ${missing.map((url) => `${name}=${url}`).join(",")} but missing from ` +
+        `--initial-advertise-peer-urls=${advertised.join(",")} (resolved urls: ${quoted(advertised)} != ${quoted(listed)})`,
+    );
+  }
+  const unlisted = advertised.filter((url) => !listed.includes(url));
+  throw new BootstrapError(
+    `--initial-advertise-peer-urls has ${unlisted.join(",")} but missing from ` +
+      `--initial-cluster=${asText(new Map([[name, advertised]]))}`,
+  );
+}
+
+/**
+ * `--force-new-cluster`: what was not committed is dropped, and changes that remove every other member are appended as
+ * committed, so that this one goes on alone with its data and ids.
+ */
+async function standAlone(
+  deps: BootstrapDeps,
+  wal: Wal,
+  from: {
+    readonly hardState: HardState;
+    readonly entries: Entry[];
+    readonly snapshot: Snapshot | undefined;
+    readonly nodeId: bigint;
+    readonly consistentIndex: number;
+  },
+): Promise<{ hardState: HardState; entries: Entry[] }> {
+  const { logger } = deps;
+  const { hardState, snapshot, nodeId } = from;
+  const commit = Math.max(hardState.commit, from.consistentIndex);
+  const entries = from.entries.filter((entry) => entry.index <= commit);
+  const dropped = from.entries.length - entries.length;
+  if (dropped > 0) {
+    logger.info("discarding uncommitted WAL entries", {
+      "entry-index": from.entries[entries.length]?.index,
+      "commit-index-from-wal": commit,
+      "number-of-discarded-entries": dropped,
+    });
+  }
+  const ids = new Set<bigint>([
+    ...(snapshot?.metadata.confState.voters ?? []),
+    ...(snapshot?.metadata.confState.learners ?? []),
+  ]);
+  for (const entry of entries) {
+    if (entry.type !== EntryType.EntryConfChange || !entry.data) continue;
+    const change = ConfChange.decode(entry.data);
+    if (change.type === ConfChangeType.ConfChangeRemoveNode) ids.delete(change.nodeId);
+    else if (change.type !== ConfChangeType.ConfChangeUpdateNode) ids.add(change.nodeId);
+  }
+  let index = commit;
+  const appended: Entry[] = [];
+  const append = (change: Parameters<typeof ConfChange.encode>[0]) => {
+    index++;
+    appended.push(
+      Entry.create({ term: hardState.term, index, type: EntryType.EntryConfChange, data: ConfChange.encode(change) }),
+    );
+  };
+  for (const id of [...ids].sort((a, b) => (a < b ? -1 : 1))) {
+    if (id !== nodeId) append({ id: 0n, type: ConfChangeType.ConfChangeRemoveNode, nodeId: id });
+  }
+  if (!ids.has(nodeId)) {
+    const member = { id: nodeId, name: "", peerUrls: deps.config.advertisePeerUrls, clientUrls: [], isLearner: false };
+    const context = encodeConfChangeContext({ member, isPromote: false });
+    append({ id: 0n, type: ConfChangeType.ConfChangeAddNode, nodeId, context });
+  }
+  const standing = { ...hardState, commit: index };
+  await wal.save(standing, appended);
+  logger.info("forcing restart member", { "local-member-id": hexId(nodeId), "commit-index": index });
+  return { hardState: standing, entries: [...entries, ...appended] };
+}

@@ -1,0 +1,1428 @@
+/**
+ * A running member: joins raft loop, apply, reads, leases and membership, and is the {@link EtcdServer} that the api
+ * talks to. What it is made of is opened before (bootstrap.ts, boot.ts) and closed after it by whoever opened it.
+ */
+import {
+  AlarmAction,
+  type AlarmRequest,
+  type AlarmResponse,
+  AlarmType,
+  type AuthDisableRequest,
+  type AuthDisableResponse,
+  type AuthEnableRequest,
+  type AuthEnableResponse,
+  type AuthenticateRequest,
+  type AuthenticateResponse,
+  type AuthRoleAddRequest,
+  type AuthRoleAddResponse,
+  type AuthRoleDeleteRequest,
+  type AuthRoleDeleteResponse,
+  type AuthRoleGetRequest,
+  type AuthRoleGetResponse,
+  type AuthRoleGrantPermissionRequest,
+  type AuthRoleGrantPermissionResponse,
+  type AuthRoleListRequest,
+  type AuthRoleListResponse,
+  type AuthRoleRevokePermissionRequest,
+  type AuthRoleRevokePermissionResponse,
+  type AuthStatusRequest,
+  type AuthStatusResponse,
+  type AuthUserAddRequest,
+  type AuthUserAddResponse,
+  type AuthUserChangePasswordRequest,
+  type AuthUserChangePasswordResponse,
+  type AuthUserDeleteRequest,
+  type AuthUserDeleteResponse,
+  type AuthUserGetRequest,
+  type AuthUserGetResponse,
+  type AuthUserGrantRoleRequest,
+  type AuthUserGrantRoleResponse,
+  type AuthUserListRequest,
+  type AuthUserListResponse,
+  type AuthUserRevokeRoleRequest,
+  type AuthUserRevokeRoleResponse,
+  type CompactionRequest,
+  type CompactionResponse,
+  type DefragmentResponse,
+  type DeleteRangeRequest,
+  type DeleteRangeResponse,
+  DowngradeAction,
+  type DowngradeRequest,
+  type DowngradeResponse,
+  EtcdError,
+  type HashKVRequest,
+  type HashKVResponse,
+  type HashResponse,
+  type LeaseGrantRequest,
+  type LeaseGrantResponse,
+  type LeaseKeepAliveResponse,
+  type LeaseLeasesResponse,
+  type LeaseRevokeRequest,
+  type LeaseRevokeResponse,
+  type LeaseTimeToLiveRequest,
+  type LeaseTimeToLiveResponse,
+  type MemberAddRequest,
+  type MemberAddResponse,
+  type MemberListRequest,
+  type MemberListResponse,
+  type MemberPromoteRequest,
+  type MemberPromoteResponse,
+  type MemberRemoveRequest,
+  type MemberRemoveResponse,
+  type MemberUpdateRequest,
+  type MemberUpdateResponse,
+  type MoveLeaderRequest,
+  type MoveLeaderResponse,
+  type PutRequest,
+  type PutResponse,
+  type RangeRequest,
+  RangeResponse,
+  ResponseHeader,
+  StatusResponse,
+  type TxnRequest,
+  TxnResponse,
+} from "@etcd-ts/client/wire";
+import { hexId } from "../lib/bytes.ts";
+import type { Clock } from "../lib/clock.ts";
+import { goDuration } from "../lib/go-format.ts";
+import type { Logger } from "../lib/log.ts";
+import { deferred, orAborted } from "../lib/wait.ts";
+import type { Lessor } from "../lease/index.ts";
+import {
+  allowedDowngradeVersion,
+  attributesToJson,
+  type Cluster,
+  compareVersions,
+  computeMemberId,
+  encodeConfChangeContext,
+  type Member,
+  parseVersion,
+  shortVersion,
+} from "../membership/index.ts";
+import { isTxnReadOnly, isTxnSerializable, type MvccStore, type WatchHub } from "../mvcc/index.ts";
+import { InternalRaftRequest, Request } from "../pb/etcdserverpb.ts";
+import { type ConfChange, ConfChangeType, type ConfState, type Snapshot } from "../pb/raftpb.ts";
+import type { MemoryStorage, RawNode } from "../raft/index.ts";
+import { type Backend, exportBolt } from "../storage/index.ts";
+import { AlarmStore, alarmName } from "./apply/alarms.ts";
+import { type Applied, ApplyLoop } from "./apply/apply-loop.ts";
+import { costOfLeaseGrant, costOfPut, costOfTxn, createQuota, type Quota } from "./apply/quota.ts";
+import { leaseHex, rangeText, txnResponseText, txnText } from "./apply/request-text.ts";
+import { attributesPath, versionPath } from "./apply/v2-request.ts";
+import type { AuthHook, Caller } from "./auth-hook.ts";
+import { runAutoCompaction } from "./auto-compaction.ts";
+import { decideClusterVersion, logClusterVersionProposal, nextClusterVersion } from "./cluster-version.ts";
+import type {
+  AlarmView,
+  EncodedRange,
+  EtcdServer,
+  LocalMember,
+  RaftView,
+  RequestContext,
+  SnapshotStream,
+} from "./door.ts";
+import {
+  APPLIED_INDEX_WAIT_MS,
+  APPLY_LAG_MAX,
+  CLUSTER_VERSION_CHECK_MS,
+  EXPIRED_LEASE_SCAN_MS,
+  HEALTHY_PERIOD_MS,
+  LEARNER_READY_PORTION,
+  LEASE_REVOKES_IN_FLIGHT_MAX,
+  PUBLISH_RETRY_MS,
+  SERVER_VERSION,
+  WAITING_PROPOSALS_MAX,
+} from "./limits.ts";
+import { type RaftDisk, RaftLoop } from "./raft-loop.ts";
+import { ReadIndex } from "./read-index.ts";
+import { RequestIds } from "./request-ids.ts";
+import { electionTimeoutMs, requestTimeoutMs, type ServerConfig } from "./server-config.ts";
+import { type SnapshotDisk, Snapshotter } from "./snapshotter.ts";
+import type { Transport, TransportSink } from "./transport.ts";
+import { IndexWaiters, PendingRequests } from "./waiters.ts";
+
+/** What the server is made of. */
+export interface ServerDeps {
+  readonly config: ServerConfig;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly cluster: Cluster;
+  readonly backend: Backend;
+  readonly store: MvccStore;
+  readonly lessor: Lessor;
+  readonly auth: AuthHook;
+  readonly node: RawNode;
+  readonly storage: MemoryStorage;
+  readonly disk: RaftDisk & SnapshotDisk;
+  /** Of the snapshot that the member starts from; 0 without one. */
+  readonly snapshotIndex: number;
+  readonly confState: ConfState;
+  readonly consistentIndex: number;
+  /** Where the image of a backend snapshot is written while it is sent. */
+  snapshotPath(): string;
+  /** Puts a received snapshot in the place of the backend and everything read from it. */
+  installSnapshot(snapshot: Snapshot): Promise<void>;
+  observer?: ServerObserver | undefined;
+}
+
+/** What the server tells of its work; metrics are made of it. */
+export interface ServerObserver {
+  proposed?(): void;
+  proposalFailed?(): void;
+  applied?(entries: number): void;
+  leaderChanged?(hasLeader: boolean): void;
+  slowApply?(): void;
+  slowRead?(): void;
+  readFailed?(): void;
+}
+
+/** A body of InternalRaftRequest: exactly one of its fields. */
+type Body = Partial<Omit<InternalRaftRequest, "header" | "id">>;
+
+const EMPTY_REQUEST: InternalRaftRequest = InternalRaftRequest.create();
+
+export class Server implements EtcdServer, TransportSink {
+  readonly member: LocalMember;
+  readonly stopped: Promise<Error | undefined>;
+  readonly ready: Promise<void>;
+  readonly #deps: ServerDeps;
+  readonly #config: ServerConfig;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #cluster: Cluster;
+  readonly #store: MvccStore;
+  readonly #lessor: Lessor;
+  readonly #auth: AuthHook;
+  readonly #transport: Transport;
+  readonly #alarms: AlarmStore;
+  readonly #quota: Quota;
+  readonly #ids: RequestIds;
+  readonly #pending: PendingRequests<Applied>;
+  /** Configuration changes of this member's callers; they wait as long as their callers do. */
+  readonly #pendingChanges = new Map<number, { resolve(value: Applied): void; reject(error: Error): void }>();
+  readonly #applied = new IndexWaiters();
+  readonly #readIndex: ReadIndex;
+  readonly #apply: ApplyLoop;
+  readonly #loop: RaftLoop;
+  readonly #snapshotter: Snapshotter;
+  readonly #timeoutMs: number;
+  readonly #stop = new AbortController();
+  readonly #stoppedResult = deferred<Error | undefined>();
+  readonly #readyResult = deferred();
+  readonly #jobs: Promise<void>[] = [];
+  readonly #leaderListeners = new Set<(leaderId: bigint) => void>();
+  #firstCommitListeners: (() => void)[] = [];
+  #leaderElectedAtMs = Number.NEGATIVE_INFINITY;
+  #leaderLostAtMs: number | undefined;
+  #failure: Error | undefined;
+  #stopping: Promise<void> | undefined;
+  /** The last header that was encoded, and what it says. */
+  #headerBytes: { readonly term: number; readonly revision: number; readonly bytes: Uint8Array } | undefined;
+
+  constructor(deps: ServerDeps, transport: Transport) {
+    const { config, clock, logger, cluster, backend } = deps;
+    this.#deps = deps;
+    this.#config = config;
+    this.#clock = clock;
+    this.#logger = logger;
+    this.#cluster = cluster;
+    this.#store = deps.store;
+    this.#lessor = deps.lessor;
+    this.#auth = deps.auth;
+    this.#transport = transport;
+    this.#timeoutMs = requestTimeoutMs(config);
+    this.#leaderLostAtMs = clock.monotonicMs();
+    this.member = { id: cluster.localId, clusterId: cluster.id, name: config.name };
+    this.stopped = this.#stoppedResult.promise;
+    this.ready = this.#readyResult.promise;
+    this.ready.catch(() => {}); // whoever waits hears of it; nobody must
+    this.#ids = new RequestIds(cluster.localId, clock.nowMs());
+    this.#alarms = AlarmStore.open(backend);
+    this.#quota = createQuota({
+      configuredBytes: config.quotaBackendBytes,
+      sizeBytes: () => backend.sizeBytes(),
+      logger,
+    });
+    this.#pending = new PendingRequests<Applied>({
+      clock,
+      timeoutMs: this.#timeoutMs,
+      timedOut: (startMs, isHandedOver) => this.#timeoutError(startMs, isHandedOver),
+    });
+    this.#readIndex = new ReadIndex({
+      clock,
+      logger,
+      timeoutMs: this.#timeoutMs,
+      applied: this.#applied,
+      nextId: () => this.#ids.idOf(this.#ids.next()),
+      request: (context) => this.#loop.readIndex(context),
+    });
+    this.#snapshotter = new Snapshotter({
+      backend,
+      storage: deps.storage,
+      disk: deps.disk,
+      clock,
+      logger,
+      memberId: cluster.localId,
+      snapshotCount: config.snapshotCount,
+      catchupEntries: config.snapshotCatchupEntries,
+      snapshotIndex: deps.snapshotIndex,
+      v2StoreBytes: () => cluster.v2StoreBytes(),
+      snapshotsInFlight: () => 0,
+      failed: (error) => this.#fail(error),
+    });
+    this.#apply = new ApplyLoop({
+      store: deps.store,
+      lessor: deps.lessor,
+      cluster,
+      alarms: this.#alarms,
+      quota: this.#quota,
+      auth: deps.auth,
+      logger,
+      backend,
+      transport: () => this.#transport,
+      clock,
+      memberId: cluster.localId,
+      warningDurationMs: config.warningApplyDurationMs,
+      consistentIndex: deps.consistentIndex,
+      appliedIndex: deps.snapshotIndex,
+      confState: deps.confState,
+      applyConfChange: (change) => deps.node.applyConfChange(change),
+      takeOwn: (data) => this.#pending.takeOwn(data),
+      waitingSuffix: (id) => this.#waitingSuffix(id),
+      resolve: (suffix, result) => this.#resolve(suffix, result),
+      firstCommitInTerm: () => this.#firstCommitInTerm(),
+      appliedTo: (index, confState) => this.#appliedTo(index, confState),
+      raiseNoSpace: () => this.#raiseNoSpace(),
+      removed: () => this.#removed(),
+      slowApply: () => deps.observer?.slowApply?.(),
+      installSnapshot: (snapshot) => this.#installSnapshot(snapshot),
+      failed: (error) => this.#fail(error),
+    });
+    this.#applied.reach(deps.snapshotIndex);
+    this.#loop = new RaftLoop({
+      node: deps.node,
+      storage: deps.storage,
+      disk: deps.disk,
+      transport,
+      sink: this.#apply,
+      clock,
+      logger,
+      memberId: cluster.localId,
+      tickMs: config.tickMs,
+      handOver: (suffix) => this.#pending.handOver(suffix) || this.#pendingChanges.has(suffix),
+      dropped: (suffix, error) => this.#reject(suffix, error),
+      readStates: (states) => this.#readIndex.receive(states),
+      leaderChanged: (leaderId) => this.#leaderChanged(leaderId),
+    });
+  }
+
+  // Life.
+
+  /** Begins to take part. {@link ready} resolves when the cluster knows of this member. */
+  start(): void {
+    this.#logger.info("starting etcd server", {
+      "local-member-id": hexId(this.member.id),
+      "local-server-version": SERVER_VERSION,
+      "cluster-id": hexId(this.member.clusterId),
+      "cluster-version": this.#shortClusterVersion() ?? "to_be_decided",
+    });
+    this.#loop.run().then(
+      () => this.#fail(undefined),
+      (error) => this.#fail(error),
+    );
+    this.#fastForwardElection();
+    this.#job(this.#snapshotter.runPurge());
+    this.#job(this.#watchLeases());
+    this.#job(this.#watchClusterVersion());
+    this.#job(this.#publish());
+    if (this.#config.autoCompactionRetention > 0) {
+      this.#job(
+        runAutoCompaction(
+          {
+            clock: this.#clock,
+            logger: this.#logger,
+            mode: this.#config.autoCompactionMode,
+            retention: this.#config.autoCompactionRetention,
+            currentRevision: () => this.#store.currentRevision,
+            isLeader: () => this.#loop.isLeader,
+            compact: (revision) => this.#submit({ compaction: { revision, physical: false } }, undefined),
+          },
+          this.#stop.signal,
+        ),
+      );
+    }
+  }
+
+  /** Hands leadership over where there is somebody to take it, then ends. Safe to call more than once. */
+  async stop(): Promise<void> {
+    if (!this.#stopping) await this.#handOverLeadership();
+    this.#fail(undefined);
+    await this.#stopping;
+  }
+
+  /** Ends the member because of an error outside of it: its backend cannot commit any more. */
+  abort(error: Error): void {
+    this.#fail(error);
+  }
+
+  /** A job that fails ends the member; its promise is awaited by the stop. */
+  #job(promise: Promise<void>): void {
+    this.#jobs.push(promise.catch((error) => this.#fail(this.#stop.signal.aborted ? undefined : error)));
+  }
+
+  #fail(error: unknown): void {
+    if (this.#stopping) return;
+    if (error !== undefined) this.#failure = error instanceof Error ? error : new Error(String(error));
+    this.#stopping = this.#shutDown();
+  }
+
+  async #shutDown(): Promise<void> {
+    const stopped = () => new EtcdError("Stopped");
+    this.#stop.abort();
+    this.#readyResult.reject(this.#failure ?? stopped());
+    this.#apply.stop();
+    this.#readIndex.stop();
+    this.#applied.rejectAll(stopped);
+    this.#pending.rejectAll(stopped);
+    for (const change of this.#pendingChanges.values()) change.reject(stopped());
+    this.#pendingChanges.clear();
+    this.#lessor.stop();
+    this.#auth.stop();
+    await this.#transport.stop();
+    await this.#loop.stop();
+    await this.#snapshotter.stop();
+    await Promise.all(this.#jobs);
+    this.#stoppedResult.resolve(this.#failure);
+  }
+
+  #removed(): void {
+    // Long enough for the last messages to leave, as the others must hear that the change is committed.
+    this.#clock.after(this.#config.electionTicks * this.#config.tickMs, () =>
+      this.#fail(new Error("the member has been permanently removed from the cluster")),
+    );
+  }
+
+  /**
+   * A member that is alone need not wait for anybody to be the leader: it stands for election as soon as it has applied
+   * what it knows to be committed, which may say that it is not alone.
+   */
+  #fastForwardElection(): void {
+    const { electionTicks, tickMs, initialElectionTickAdvance } = this.#config;
+    if (!initialElectionTickAdvance) {
+      this.#logger.info("skipping initial election tick advance", { "election-ticks": electionTicks });
+      return;
+    }
+    this.#logger.info("starting initial election tick advance", { "election-ticks": electionTicks });
+    const { commit } = this.#deps.storage.initialState().hardState;
+    this.#applied.wait(commit).then(
+      () => {
+        const voters = this.#apply.confState.voters;
+        if (voters.length !== 1 || voters[0] !== this.member.id) return;
+        this.#logger.info("started as single-node; fast-forwarding election ticks", {
+          "local-member-id": hexId(this.member.id),
+          "forward-ticks": electionTicks - 1,
+          "forward-duration": goDuration((electionTicks - 1) * tickMs),
+          "election-ticks": electionTicks,
+          "election-timeout": goDuration(electionTicks * tickMs),
+        });
+        this.#loop.call((node) => node.campaign());
+      },
+      () => {}, // stopped
+    );
+  }
+
+  async #publish(): Promise<void> {
+    const attributes = { name: this.#config.name, clientUrls: this.#config.advertiseClientUrls };
+    const path = attributesPath(hexId(this.member.id));
+    const fields = {
+      "local-member-id": hexId(this.member.id),
+      "local-member-attributes": `{Name:${attributes.name} ClientURLs:[${attributes.clientUrls.join(" ")}]}`,
+      "request-path": path,
+      "cluster-id": hexId(this.member.clusterId),
+      "publish-timeout": goDuration(this.#timeoutMs),
+    };
+    for (;;) {
+      try {
+        await this.#submitV2({ method: "PUT", path, val: attributesToJson(attributes) });
+        this.#logger.info("published local member to cluster through raft", fields);
+        this.#readyResult.resolve();
+        return;
+      } catch (error) {
+        if (this.#stop.signal.aborted) {
+          this.#logger.warn("stopped publish because server is stopped", { ...fields, error });
+          return;
+        }
+        this.#logger.warn("failed to publish local member to cluster through raft", { ...fields, error });
+        await this.#pause(PUBLISH_RETRY_MS);
+      }
+    }
+  }
+
+  /** Resolves early, not rejects, when the server stops. */
+  async #pause(ms: number): Promise<void> {
+    await this.#clock.sleep(ms, this.#stop.signal).catch(() => {});
+  }
+
+  // Raft's side.
+
+  #leaderChanged(leaderId: bigint): void {
+    const now = this.#clock.monotonicMs();
+    const hasLeader = leaderId !== 0n;
+    if (hasLeader) {
+      this.#leaderLostAtMs = undefined;
+      this.#leaderElectedAtMs = now;
+      this.#readIndex.leaderChanged();
+    } else {
+      this.#leaderLostAtMs = now;
+    }
+    // A new leader takes the leases over when it has applied everything of the terms before its own.
+    if (leaderId !== this.member.id && this.#lessor.isPrimary) this.#lessor.demote();
+    this.#deps.observer?.leaderChanged?.(hasLeader);
+    for (const listener of this.#leaderListeners) listener(leaderId);
+  }
+
+  #firstCommitInTerm(): void {
+    this.#readIndex.firstCommitInTerm();
+    if (this.#loop.isLeader) this.#lessor.promote(electionTimeoutMs(this.#config));
+    for (const listener of this.#firstCommitListeners.splice(0)) listener();
+  }
+
+  #appliedTo(index: number, confState: ConfState): void {
+    this.#deps.observer?.applied?.(index - this.#applied.reached);
+    this.#applied.reach(index);
+    this.#snapshotter.appliedTo(index, confState);
+  }
+
+  async #installSnapshot(snapshot: Snapshot): Promise<void> {
+    const { index, term, confState } = snapshot.metadata;
+    const fields = {
+      "current-snapshot-index": this.#snapshotter.snapshotIndex,
+      "current-applied-index": this.#apply.appliedIndex,
+      "incoming-leader-snapshot-index": index,
+      "incoming-leader-snapshot-term": term,
+    };
+    this.#logger.info("applying snapshot", fields);
+    await this.#deps.installSnapshot(snapshot);
+    this.#alarms.reload(this.#deps.backend);
+    this.#auth.reload(this.#deps.backend);
+    this.#apply.restored(index, term, confState);
+    this.#snapshotter.installed(index);
+    this.#applied.reach(index);
+    this.#transport.removeAllPeers();
+    for (const member of this.#cluster.members()) {
+      if (member.id !== this.member.id) this.#transport.addPeer(member.id, member.peerUrls);
+    }
+    this.#logger.info("applied snapshot", fields);
+  }
+
+  process(message: Parameters<TransportSink["process"]>[0]): void {
+    this.#loop.process(message);
+  }
+
+  reportUnreachable(id: bigint): void {
+    this.#loop.call((node) => node.reportUnreachable(id));
+  }
+
+  reportSnapshot(id: bigint, ok: boolean): void {
+    this.#loop.call((node) => node.reportSnapshot(id, ok));
+  }
+
+  isRemoved(id: bigint): boolean {
+    return this.#cluster.isRemoved(id);
+  }
+
+  // State.
+
+  header(): ResponseHeader {
+    return this.#headerAt(this.#store.currentRevision);
+  }
+
+  #headerAt(revision: number): ResponseHeader {
+    return {
+      clusterId: this.member.clusterId,
+      memberId: this.member.id,
+      revision,
+      raftTerm: this.#loop.term,
+    };
+  }
+
+  #memberHeader(): ResponseHeader {
+    return this.#headerAt(0);
+  }
+
+  raftView(): RaftView {
+    return {
+      leaderId: this.#loop.leaderId,
+      term: this.#loop.term,
+      committedIndex: this.#loop.committedIndex,
+      appliedIndex: this.#apply.appliedIndex,
+      isLearner: this.#cluster.isLocalMemberLearner(),
+      isLeader: this.#loop.isLeader,
+    };
+  }
+
+  clusterVersion(): string | undefined {
+    return this.#cluster.version();
+  }
+
+  #shortClusterVersion(): string | undefined {
+    const version = parseVersion(this.#cluster.version() ?? "");
+    return version && shortVersion(version);
+  }
+
+  alarms(): readonly AlarmView[] {
+    return this.#alarms.get(AlarmType.None);
+  }
+
+  leaderLostSinceMs(): number | undefined {
+    return this.#leaderLostAtMs;
+  }
+
+  onLeaderChange(fn: (leaderId: bigint) => void): () => void {
+    this.#leaderListeners.add(fn);
+    return () => this.#leaderListeners.delete(fn);
+  }
+
+  get watch(): WatchHub {
+    return this.#store.watch;
+  }
+
+  // Proposals.
+
+  /** Whoever calls, when auth is on. */
+  #caller(ctx: RequestContext): Caller | undefined | Promise<Caller | undefined> {
+    return this.#auth.isEnabled ? this.#auth.caller(ctx) : undefined;
+  }
+
+  async #propose(body: Body, ctx: RequestContext): Promise<Applied> {
+    const caller = this.#auth.isEnabled ? await this.#auth.caller(ctx) : undefined;
+    return this.#submit(body, caller);
+  }
+
+  /** Resolves when the request has been applied here; rejects with its error. */
+  #submit(body: Body, caller: Caller | undefined): Promise<Applied> {
+    const refusal = this.#refuseOverload();
+    if (refusal) return Promise.reject(refusal);
+    const suffix = this.#ids.next();
+    const request: InternalRaftRequest = {
+      ...EMPTY_REQUEST,
+      ...body,
+      header: {
+        id: this.#ids.idOf(suffix),
+        username: caller?.username ?? "",
+        authRevision: caller?.authRevision ?? 0,
+      },
+    };
+    const data = InternalRaftRequest.encode(request);
+    if (data.length > this.#config.maxRequestBytes) return Promise.reject(new EtcdError("RequestTooLarge"));
+    const applied = this.#pending.register(suffix, { data, request });
+    this.#deps.observer?.proposed?.();
+    this.#loop.propose({ kind: "entry", suffix, data });
+    return applied;
+  }
+
+  async #submitV2(request: { method: string; path: string; val: string }): Promise<void> {
+    const refusal = this.#refuseOverload();
+    if (refusal) throw refusal;
+    const suffix = this.#ids.next();
+    const applied = this.#pending.register(suffix);
+    this.#loop.propose({
+      kind: "entry",
+      suffix,
+      data: Request.encode({ id: this.#ids.idOf(suffix), ...request }),
+    });
+    await applied;
+  }
+
+  #refuseOverload(): Error | undefined {
+    if (this.#stopping) return new EtcdError("Stopped");
+    if (
+      this.#loop.committedIndex > this.#apply.appliedIndex + APPLY_LAG_MAX ||
+      this.#loop.waitingProposals > WAITING_PROPOSALS_MAX
+    ) {
+      return new EtcdError("TooManyRequests");
+    }
+    return undefined;
+  }
+
+  #waitingSuffix(id: bigint): number | undefined {
+    const suffix = this.#ids.suffixOf(id);
+    return suffix !== undefined && (this.#pending.has(suffix) || this.#pendingChanges.has(suffix)) ? suffix : undefined;
+  }
+
+  #resolve(suffix: number, result: Applied): void {
+    if (result.error) {
+      this.#reject(suffix, result.error);
+      return;
+    }
+    if (this.#pending.resolve(suffix, result)) return;
+    const change = this.#pendingChanges.get(suffix);
+    this.#pendingChanges.delete(suffix);
+    change?.resolve(result);
+  }
+
+  #reject(suffix: number, error: Error): void {
+    this.#pending.reject(suffix, error);
+    const change = this.#pendingChanges.get(suffix);
+    this.#pendingChanges.delete(suffix);
+    change?.reject(error);
+  }
+
+  /** Which text a proposal gets that was not applied in time tells what was probably wrong. */
+  #timeoutError(startMs: number, isHandedOver: boolean): Error {
+    this.#deps.observer?.proposalFailed?.();
+    if (!isHandedOver) return new EtcdError("ContextDeadlineExceeded");
+    const electedAt = this.#leaderElectedAtMs;
+    if (startMs > electedAt - 2 * electionTimeoutMs(this.#config) && startMs < electedAt) {
+      return new EtcdError("TimeoutDueToLeaderFail");
+    }
+    const leaderId = this.#loop.leaderId;
+    if (leaderId === this.member.id) {
+      const voters = this.#cluster.votingMembers();
+      const connected = voters.filter((member) => this.#isConnectedSince(member.id, startMs)).length;
+      if (connected < Math.floor(voters.length / 2) + 1) return new EtcdError("TimeoutDueToConnectionLost");
+    } else if (leaderId !== 0n && !this.#isConnectedSince(leaderId, startMs)) {
+      return new EtcdError("TimeoutDueToConnectionLost");
+    }
+    return new EtcdError("Timeout");
+  }
+
+  #isConnectedSince(id: bigint, sinceMs: number): boolean {
+    if (id === this.member.id) return true;
+    const activeSince = this.#transport.activeSinceMs(id);
+    return activeSince !== undefined && activeSince <= sinceMs;
+  }
+
+  /** The response of an applied request, with the header that goes with it. */
+  #respond<T>(applied: Applied): T {
+    return { ...(applied.response as object), header: this.#headerAt(applied.revision) } as T;
+  }
+
+  /** Over the quota already: everyone is told through the alarm, and the caller at once. */
+  async #refuseForSpace(): Promise<never> {
+    await this.#raiseNoSpace();
+    throw new EtcdError("NoSpace");
+  }
+
+  async #raiseNoSpace(): Promise<void> {
+    const alarm = { memberId: this.member.id, action: AlarmAction.Activate, alarm: AlarmType.NoSpace };
+    try {
+      await this.#submit({ alarm }, undefined);
+    } catch (error) {
+      if (!(error instanceof EtcdError)) throw error;
+    }
+  }
+
+  // Keys.
+
+  linearizableReadNotify(ctx: RequestContext): Promise<void> {
+    return orAborted(this.#readIndex.wait(), ctx.signal);
+  }
+
+  async range(request: RangeRequest, ctx: RequestContext): Promise<RangeResponse> {
+    await this.#beforeRange(request, ctx);
+    const start = this.#clock.monotonicMs();
+    const response = this.#store.range(request);
+    response.header = this.header();
+    this.#warnSlowRead(start, "read-only range ", () => [
+      rangeText(request),
+      `range_response_count:${response.kvs.length} size:${RangeResponse.encode(response).length}`,
+    ]);
+    return response;
+  }
+
+  async rangeEncoded(request: RangeRequest, ctx: RequestContext): Promise<EncodedRange> {
+    await this.#beforeRange(request, ctx);
+    const start = this.#clock.monotonicMs();
+    const { pieces, count, more } = this.#store.rangeEncoded(request);
+    const all = [this.#encodedHeader(), ...pieces];
+    this.#warnSlowRead(start, "read-only range ", () => [
+      rangeText(request),
+      `range_response_count:${count} size:${all.reduce((sum, piece) => sum + piece.length, 0)}`,
+    ]);
+    return { pieces: all, count, more };
+  }
+
+  async #beforeRange(request: RangeRequest, ctx: RequestContext): Promise<void> {
+    if (!request.serializable) await this.#readIndex.wait();
+    if (!this.#auth.isEnabled) return;
+    const caller = await this.#caller(ctx);
+    this.#auth.checkRange(caller, request.key, request.rangeEnd);
+  }
+
+  /** Field 1 of a response, as bytes; the same until something is written. */
+  #encodedHeader(): Uint8Array {
+    const revision = this.#store.currentRevision;
+    const { term } = this.#loop;
+    let cached = this.#headerBytes;
+    if (!cached || cached.revision !== revision || cached.term !== term) {
+      // A header stands in field 1 of every response; one without anything else is the field alone.
+      cached = { term, revision, bytes: RangeResponse.encode({ header: this.#headerAt(revision) }) };
+      this.#headerBytes = cached;
+    }
+    return cached.bytes;
+  }
+
+  #warnSlowRead(startMs: number, prefix: string, texts: () => readonly [request: string, response: string]): void {
+    const tookMs = this.#clock.monotonicMs() - startMs;
+    if (tookMs <= this.#config.warningApplyDurationMs) return;
+    const [request, response] = texts();
+    this.#deps.observer?.slowApply?.();
+    this.#logger.warn("apply request took too long", {
+      took: goDuration(tookMs),
+      "expected-duration": goDuration(this.#config.warningApplyDurationMs),
+      prefix,
+      request,
+      response,
+    });
+  }
+
+  async put(request: PutRequest, ctx: RequestContext): Promise<PutResponse> {
+    if (!this.#quota.hasRoomFor(costOfPut(request))) return this.#refuseForSpace();
+    return this.#respond(await this.#propose({ put: request }, ctx));
+  }
+
+  async deleteRange(request: DeleteRangeRequest, ctx: RequestContext): Promise<DeleteRangeResponse> {
+    return this.#respond(await this.#propose({ deleteRange: request }, ctx));
+  }
+
+  async txn(request: TxnRequest, ctx: RequestContext): Promise<TxnResponse> {
+    if (isTxnReadOnly(request)) return this.#readTxn(request, ctx);
+    if (!this.#quota.hasRoomFor(costOfTxn(request))) return this.#refuseForSpace();
+    return this.#respond(await this.#propose({ txn: request }, ctx));
+  }
+
+  async #readTxn(request: TxnRequest, ctx: RequestContext): Promise<TxnResponse> {
+    if (!isTxnSerializable(request)) await this.#readIndex.wait();
+    if (this.#auth.isEnabled) this.#auth.checkTxn(await this.#caller(ctx), request);
+    const start = this.#clock.monotonicMs();
+    const response = this.#store.txnRead(request);
+    response.header = this.header();
+    this.#warnSlowRead(start, "read-only txn ", () => [
+      txnText(request),
+      txnResponseText(response, TxnResponse.encode(response).length),
+    ]);
+    return response;
+  }
+
+  async compact(request: CompactionRequest, ctx: RequestContext): Promise<CompactionResponse> {
+    const applied = await this.#propose({ compaction: request }, ctx);
+    if (request.physical && applied.compacted) {
+      await orAborted(applied.compacted, ctx.signal);
+      await this.#deps.backend.flush();
+    }
+    return { header: this.#headerAt(applied.revision) };
+  }
+
+  checkWatchPermission(key: Uint8Array, rangeEnd: Uint8Array, ctx: RequestContext): void {
+    if (!this.#auth.isEnabled) return;
+    const caller = this.#caller(ctx);
+    if (caller instanceof Promise) throw new EtcdError("InvalidAuthToken");
+    this.#auth.checkRange(caller, key, rangeEnd);
+  }
+
+  // Leases.
+
+  async leaseGrant(request: LeaseGrantRequest, ctx: RequestContext): Promise<LeaseGrantResponse> {
+    if (!this.#quota.hasRoomFor(costOfLeaseGrant(request))) return this.#refuseForSpace();
+    const leaseGrant = request.id === 0n ? { ...request, id: this.#ids.leaseId() } : request;
+    return this.#respond(await this.#propose({ leaseGrant }, ctx));
+  }
+
+  async leaseRevoke(request: LeaseRevokeRequest, ctx: RequestContext): Promise<LeaseRevokeResponse> {
+    return this.#respond(await this.#propose({ leaseRevoke: request }, ctx));
+  }
+
+  async leaseKeepAlive(leaseId: bigint, ctx: RequestContext): Promise<LeaseKeepAliveResponse> {
+    // Before the renewal, so that the header is no newer than the lease was seen.
+    const header = this.header();
+    return { header, id: leaseId, ttl: await this.#renew(leaseId, ctx) };
+  }
+
+  /** 0 for a lease that is unknown or too late. */
+  async #renew(leaseId: bigint, ctx: RequestContext): Promise<number> {
+    const deadlineMs = this.#clock.monotonicMs() + this.#timeoutMs;
+    if (this.#loop.isLeader) {
+      if (!(await this.#isStillLeading())) throw new EtcdError("NotPrimaryLessor");
+      await this.#waitApplied();
+      for (;;) {
+        const outcome = this.#lessor.renew(leaseId);
+        if (outcome.kind === "renewed") return outcome.ttlSeconds;
+        if (outcome.kind === "unknown") return 0;
+        if (outcome.kind === "notPrimary") break;
+        if (outcome.kind === "expired") await orAborted(outcome.settled, ctx.signal);
+        else {
+          const checkpoints = [{ id: leaseId, remainingTtl: 0 }];
+          await this.#submit({ leaseCheckpoint: { checkpoints } }, undefined);
+        }
+      }
+    }
+    for (;;) {
+      const leaderId = await this.#waitLeader(deadlineMs, ctx);
+      const ttl = await this.#transport.renewLease(leaderId, leaseId, ctx.signal);
+      if (ttl !== undefined) return ttl;
+      if (this.#clock.monotonicMs() >= deadlineMs) throw new EtcdError("Timeout");
+      await this.#clock.sleep(50, ctx.signal);
+    }
+  }
+
+  async leaseTimeToLive(request: LeaseTimeToLiveRequest, ctx: RequestContext): Promise<LeaseTimeToLiveResponse> {
+    const deadlineMs = this.#clock.monotonicMs() + this.#timeoutMs;
+    if (this.#loop.isLeader) {
+      await this.#waitApplied();
+      const lease = this.#lessor.lookup(request.id);
+      if (!lease) return { header: this.header(), id: request.id, ttl: -1, grantedTtl: 0, keys: [] };
+      if (!Number.isFinite(lease.remainingMs)) throw new EtcdError("LeaderChanged");
+      return {
+        header: this.header(),
+        id: request.id,
+        ttl: Math.trunc(lease.remainingMs / 1000),
+        grantedTtl: lease.grantedTtlSeconds,
+        keys: request.keys ? this.#store.keysOfLease(request.id) : [],
+      };
+    }
+    for (;;) {
+      const leaderId = await this.#waitLeader(deadlineMs, ctx);
+      const response = await this.#transport.leaseTimeToLive(leaderId, request, ctx.signal);
+      if (response) return response;
+      if (this.#clock.monotonicMs() >= deadlineMs) throw new EtcdError("Timeout");
+      await this.#clock.sleep(50, ctx.signal);
+    }
+  }
+
+  leaseLeases(_ctx: RequestContext): LeaseLeasesResponse {
+    return { header: this.header(), leases: this.#lessor.leases().map(({ id }) => ({ id })) };
+  }
+
+  /** A leader whose clock stood still may have been replaced meanwhile: only a round with the others tells. */
+  async #isStillLeading(): Promise<boolean> {
+    if (this.#loop.hasTickedWithin(3 * this.#config.tickMs)) return true;
+    try {
+      await this.#readIndex.wait();
+    } catch (error) {
+      this.#logger.warn("Failed to check current member's leadership", { error });
+      return false;
+    }
+    if (this.#loop.isLeader) return true;
+    this.#logger.warn("Current member isn't a leader", {
+      "local-member-id": hexId(this.member.id),
+      "new-lead": hexId(this.#loop.leaderId),
+    });
+    return false;
+  }
+
+  /** Until what was committed at the call is applied. */
+  async #waitApplied(): Promise<void> {
+    const index = this.#loop.committedIndex;
+    if (index <= this.#applied.reached) return;
+    const overdue = deferred();
+    const timer = this.#clock.after(APPLIED_INDEX_WAIT_MS, () =>
+      overdue.reject(new EtcdError("TimeoutWaitAppliedIndex")),
+    );
+    try {
+      await Promise.race([this.#applied.wait(index), overdue.promise]);
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  async #waitLeader(deadlineMs: number, ctx: RequestContext): Promise<bigint> {
+    while (this.#loop.leaderId === 0n) {
+      const leftMs = deadlineMs - this.#clock.monotonicMs();
+      if (leftMs <= 0) throw new EtcdError("NoLeader");
+      if (this.#stop.signal.aborted) throw new EtcdError("Stopped");
+      await this.#clock.sleep(Math.min(electionTimeoutMs(this.#config), leftMs), ctx.signal);
+    }
+    return this.#loop.leaderId;
+  }
+
+  /** Finds expired leases and due checkpoints twice a second and proposes what follows. */
+  async #watchLeases(): Promise<void> {
+    let inFlight = 0;
+    for await (const _tick of this.#clock.every(EXPIRED_LEASE_SCAN_MS, this.#stop.signal)) {
+      if (!this.#lessor.isPrimary) continue;
+      const expired = this.#lessor.takeExpired();
+      if (expired.length > 0 && !(await this.#isStillLeading())) {
+        this.#logger.warn("Ignore the lease revoking request because current member isn't a leader", {
+          "local-member-id": hexId(this.member.id),
+        });
+        continue;
+      }
+      for (const { id } of expired) {
+        while (inFlight >= LEASE_REVOKES_IN_FLIGHT_MAX && !this.#stop.signal.aborted) await this.#pause(10);
+        inFlight++;
+        void this.#revokeExpired(id).finally(() => inFlight--);
+      }
+      const checkpoints = this.#lessor.takeCheckpoints();
+      if (checkpoints.length > 0) {
+        const leaseCheckpoint = {
+          checkpoints: checkpoints.map(({ id, remainingTtlSeconds }) => ({ id, remainingTtl: remainingTtlSeconds })),
+        };
+        await this.#submit({ leaseCheckpoint }, undefined).catch((error) =>
+          this.#logger.warn("failed to checkpoint leases", { error }),
+        );
+      }
+    }
+  }
+
+  async #revokeExpired(id: bigint): Promise<void> {
+    try {
+      await this.#submit({ leaseRevoke: { id } }, this.#auth.isEnabled ? rootCaller(this.#auth) : undefined);
+    } catch (error) {
+      if (this.#stop.signal.aborted) return;
+      if (error instanceof EtcdError && error.kind === "LeaseNotFound") return;
+      this.#logger.warn("failed to revoke lease", { "lease-id": leaseHex(id), error });
+    }
+  }
+
+  // Members.
+
+  async memberAdd(request: MemberAddRequest, ctx: RequestContext): Promise<MemberAddResponse> {
+    const peerUrls = request.peerUrls.toSorted();
+    if (peerUrls.length === 0 || !peerUrls.every(isPeerUrl)) throw new EtcdError("MemberBadURLs");
+    await this.#requireAdmin(ctx);
+    const id = computeMemberId(peerUrls, { addedAtSeconds: Math.floor(this.#clock.nowMs() / 1000) });
+    const { isLearner } = request;
+    if (this.#config.strictReconfigCheck && !isLearner) {
+      const fields = { "local-member-id": hexId(this.member.id), "requested-member-add": `${hexId(id)}` };
+      if (!this.#cluster.isReadyToAddVotingMember()) {
+        const error = new EtcdError("MemberNotEnoughStarted");
+        this.#logger.warn("rejecting member add request; not enough healthy members", { ...fields, error });
+        throw error;
+      }
+      if (!this.#isConnectedToAll(this.#clock.monotonicMs() - HEALTHY_PERIOD_MS)) {
+        const error = new EtcdError("Unhealthy");
+        this.#logger.warn(
+          "rejecting member add request; local member has not been connected to all peers, reconfigure breaks active quorum",
+          { ...fields, error },
+        );
+        throw error;
+      }
+    }
+    const member: Member = { id, name: "", peerUrls, clientUrls: [], isLearner };
+    const members = await this.#changeMembers(
+      isLearner ? ConfChangeType.ConfChangeAddLearnerNode : ConfChangeType.ConfChangeAddNode,
+      id,
+      encodeConfChangeContext({ member, isPromote: false }),
+      ctx,
+    );
+    return {
+      header: this.#memberHeader(),
+      member: wireMember(member),
+      members: members.map(wireMember),
+    };
+  }
+
+  async memberRemove(request: MemberRemoveRequest, ctx: RequestContext): Promise<MemberRemoveResponse> {
+    await this.#requireAdmin(ctx);
+    const member = this.#cluster.member(request.id);
+    if (this.#config.strictReconfigCheck && member && !member.isLearner) this.#refuseRemoval(member);
+    const members = await this.#changeMembers(ConfChangeType.ConfChangeRemoveNode, request.id, undefined, ctx);
+    return { header: this.#memberHeader(), members: members.map(wireMember) };
+  }
+
+  #refuseRemoval(member: Member): void {
+    const fields = { "local-member-id": hexId(this.member.id) };
+    if (!this.#cluster.isReadyToRemoveVotingMember(member.id)) {
+      const error = new EtcdError("MemberNotEnoughStarted");
+      this.#logger.warn("rejecting member remove request; not enough healthy members", {
+        ...fields,
+        "requested-member-remove-id": hexId(member.id),
+        error,
+      });
+      throw error;
+    }
+    // One that cannot be reached anyway may always go.
+    if (member.id !== this.member.id && this.#transport.activeSinceMs(member.id) === undefined) return;
+    const voters = this.#cluster.votingMembers();
+    const sinceMs = this.#clock.monotonicMs() - HEALTHY_PERIOD_MS;
+    const active = voters.filter((other) => this.#isConnectedSince(other.id, sinceMs)).length;
+    if (active - 1 < 1 + Math.floor((voters.length - 1) / 2)) {
+      const error = new EtcdError("Unhealthy");
+      this.#logger.warn(
+        "rejecting member remove request; local member has not been connected to all peers, reconfigure breaks active quorum",
+        { ...fields, "requested-member-remove": hexId(member.id), "active-peers": active, error },
+      );
+      throw error;
+    }
+  }
+
+  async memberUpdate(request: MemberUpdateRequest, ctx: RequestContext): Promise<MemberUpdateResponse> {
+    await this.#requireAdmin(ctx);
+    if (request.peerUrls.length === 0 || !request.peerUrls.every(isPeerUrl)) throw new EtcdError("MemberBadURLs");
+    const isLearner = this.#cluster.member(request.id)?.isLearner ?? false;
+    const member: Member = { id: request.id, name: "", peerUrls: request.peerUrls, clientUrls: [], isLearner };
+    const members = await this.#changeMembers(
+      ConfChangeType.ConfChangeUpdateNode,
+      request.id,
+      encodeConfChangeContext({ member, isPromote: false }),
+      ctx,
+    );
+    return { header: this.#memberHeader(), members: members.map(wireMember) };
+  }
+
+  async memberPromote(request: MemberPromoteRequest, ctx: RequestContext): Promise<MemberPromoteResponse> {
+    await this.#requireAdmin(ctx);
+    if (!this.#loop.isLeader) {
+      const leaderId = await this.#waitLeader(this.#clock.monotonicMs() + this.#timeoutMs, ctx);
+      const members = await this.#transport.promoteMember(leaderId, request.id, ctx.signal);
+      return { header: this.#memberHeader(), members: members.map(wireMember) };
+    }
+    await this.#waitApplied();
+    const { progress } = this.#deps.node.status();
+    const target = progress.get(request.id);
+    if (!target) throw new EtcdError("MemberNotFound");
+    const leaderMatch = progress.get(this.member.id)?.match ?? 0;
+    if (target.isLearner && target.match < leaderMatch * LEARNER_READY_PORTION) throw new EtcdError("LearnerNotReady");
+    if (this.#config.strictReconfigCheck && !this.#cluster.isReadyToPromoteMember()) {
+      const error = new EtcdError("MemberNotEnoughStarted");
+      this.#logger.warn("rejecting member promote request; not enough healthy members", {
+        "local-member-id": hexId(this.member.id),
+        "requested-member-remove-id": hexId(request.id),
+        error,
+      });
+      throw error;
+    }
+    const member: Member = { id: request.id, name: "", peerUrls: [], clientUrls: [], isLearner: false };
+    const members = await this.#changeMembers(
+      ConfChangeType.ConfChangeAddNode,
+      request.id,
+      encodeConfChangeContext({ member, isPromote: true }),
+      ctx,
+    );
+    return { header: this.#memberHeader(), members: members.map(wireMember) };
+  }
+
+  async memberList(request: MemberListRequest, ctx: RequestContext): Promise<MemberListResponse> {
+    if (request.linearizable) await this.linearizableReadNotify(ctx);
+    return { header: this.#memberHeader(), members: this.#cluster.members().map(wireMember) };
+  }
+
+  /** The members as they were when the change was applied. Waits as long as the caller does. */
+  async #changeMembers(
+    type: ConfChangeType,
+    nodeId: bigint,
+    context: Uint8Array | undefined,
+    ctx: RequestContext,
+  ): Promise<readonly Member[]> {
+    const suffix = this.#ids.next();
+    const change: ConfChange = { id: this.#ids.idOf(suffix), type, nodeId, context };
+    const applied = new Promise<Applied>((resolve, reject) => this.#pendingChanges.set(suffix, { resolve, reject }));
+    this.#loop.propose({ kind: "confChange", suffix, change });
+    try {
+      return (await orAborted(applied, ctx.signal)).response as readonly Member[];
+    } finally {
+      this.#pendingChanges.delete(suffix);
+    }
+  }
+
+  async #requireAdmin(ctx: RequestContext): Promise<void> {
+    if (this.#auth.isEnabled) this.#auth.checkAdmin(await this.#caller(ctx));
+  }
+
+  /** All voters, without a break since then. */
+  #isConnectedToAll(sinceMs: number): boolean {
+    const voters = this.#cluster.votingMembers();
+    return voters.every((member) => this.#isConnectedSince(member.id, sinceMs));
+  }
+
+  // Maintenance.
+
+  async alarm(request: AlarmRequest, ctx: RequestContext): Promise<AlarmResponse> {
+    return this.#respond(await this.#propose({ alarm: request }, ctx));
+  }
+
+  status(_ctx: RequestContext): StatusResponse {
+    const { backend } = this.#deps;
+    const errors: string[] = [];
+    if (this.#loop.leaderId === 0n) errors.push(new EtcdError("NoLeader").message);
+    for (const alarm of this.alarms()) errors.push(`memberID:${alarm.memberId} alarm:${alarmName(alarm.alarm)} `);
+    return {
+      ...StatusResponse.create(),
+      header: this.header(),
+      version: SERVER_VERSION,
+      dbSize: backend.sizeBytes(),
+      dbSizeInUse: backend.sizeInUseBytes(),
+      leader: this.#loop.leaderId,
+      raftIndex: this.#loop.committedIndex,
+      raftAppliedIndex: this.#apply.appliedIndex,
+      raftTerm: this.#loop.term,
+      errors,
+      isLearner: this.#cluster.isLocalMemberLearner(),
+    };
+  }
+
+  async defragment(ctx: RequestContext): Promise<DefragmentResponse> {
+    await this.#requireAdmin(ctx);
+    this.#logger.info("starting defragment");
+    await this.#deps.backend.defragment();
+    this.#logger.info("finished defragment");
+    return { header: undefined };
+  }
+
+  async hash(ctx: RequestContext): Promise<HashResponse> {
+    await this.#requireAdmin(ctx);
+    const hash = await this.#store.hash();
+    return { header: this.header(), hash };
+  }
+
+  async hashKv(request: HashKVRequest, ctx: RequestContext): Promise<HashKVResponse> {
+    await this.#requireAdmin(ctx);
+    const { hash, compactRevision, currentRevision } = await this.#store.hashKv(request.revision);
+    return { header: this.#headerAt(currentRevision), hash, compactRevision, hashRevision: 0 };
+  }
+
+  async snapshot(ctx: RequestContext): Promise<SnapshotStream> {
+    await this.#requireAdmin(ctx);
+    const snapshot = await this.#deps.backend.openSnapshot();
+    try {
+      const image = await exportBolt(snapshot, {
+        temporaryPath: this.#deps.snapshotPath(),
+        ...(ctx.signal ? { signal: ctx.signal } : {}),
+      });
+      return { totalBytes: image.sizeBytes, chunks: () => image.chunks(), close: () => image.close() };
+    } finally {
+      snapshot.close();
+    }
+  }
+
+  async moveLeader(request: MoveLeaderRequest, ctx: RequestContext): Promise<MoveLeaderResponse> {
+    if (!this.#loop.isLeader) throw new EtcdError("NotLeader");
+    await this.#transferLeadership(request.targetId, ctx.signal);
+    return { header: undefined };
+  }
+
+  async #transferLeadership(to: bigint, signal: AbortSignal | undefined): Promise<void> {
+    const target = this.#cluster.member(to);
+    if (!target || target.isLearner) throw new EtcdError("BadLeaderTransferee");
+    const startMs = this.#clock.monotonicMs();
+    const from = this.#loop.leaderId;
+    this.#logger.info("leadership transfer starting", {
+      "local-member-id": hexId(this.member.id),
+      "current-leader-member-id": hexId(from),
+      "transferee-member-id": hexId(to),
+    });
+    this.#loop.call((node) => node.transferLeadership(to));
+    while (this.#loop.leaderId !== to) {
+      try {
+        await this.#clock.sleep(this.#config.tickMs, signal);
+      } catch {
+        throw new EtcdError("TimeoutLeaderTransfer");
+      }
+      if (this.#stop.signal.aborted) throw new EtcdError("Stopped");
+    }
+    this.#logger.info("leadership transfer finished", {
+      "local-member-id": hexId(this.member.id),
+      "old-leader-member-id": hexId(from),
+      "new-leader-member-id": hexId(to),
+      took: goDuration(this.#clock.monotonicMs() - startMs),
+    });
+  }
+
+  /** Before a stop: to the voter that has been connected for the longest. */
+  async #handOverLeadership(): Promise<void> {
+    const fields = {
+      "local-member-id": hexId(this.member.id),
+      "current-leader-member-id": hexId(this.#loop.leaderId),
+    };
+    if (!this.#loop.isLeader) {
+      this.#logger.info("skipped leadership transfer; local server is not leader", fields);
+      return;
+    }
+    const others = this.#cluster.votingMembers().filter((member) => member.id !== this.member.id);
+    if (others.length === 0) {
+      this.#logger.info("skipped leadership transfer for single voting member cluster", fields);
+      return;
+    }
+    let target: { readonly id: bigint; readonly sinceMs: number } | undefined;
+    for (const { id } of others) {
+      const sinceMs = this.#transport.activeSinceMs(id);
+      if (sinceMs !== undefined && (!target || sinceMs < target.sinceMs)) target = { id, sinceMs };
+    }
+    const deadline = new AbortController();
+    const timer = this.#clock.after(this.#timeoutMs, () => deadline.abort());
+    try {
+      if (!target) throw new EtcdError("Unhealthy");
+      await this.#transferLeadership(target.id, deadline.signal);
+    } catch (error) {
+      this.#logger.warn("leadership transfer failed", { "local-member-id": hexId(this.member.id), error });
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  async downgrade(request: DowngradeRequest, ctx: RequestContext): Promise<DowngradeResponse> {
+    switch (request.action) {
+      case DowngradeAction.Validate:
+        await this.#validateDowngrade(request.version, ctx);
+        break;
+      case DowngradeAction.Enable: {
+        const ver = await this.#validateDowngrade(request.version, ctx);
+        await this.#propose({ downgradeInfoSet: { enabled: true, ver } }, ctx);
+        break;
+      }
+      case DowngradeAction.Cancel:
+        await this.linearizableReadNotify(ctx);
+        if (!this.#cluster.downgradeInfo().enabled) throw new EtcdError("NoInflightDowngrade");
+        await this.#propose({ downgradeInfoSet: { enabled: false, ver: "" } }, ctx);
+        break;
+      default:
+        throw new EtcdError("UnknownMethod");
+    }
+    return { header: this.header(), version: this.#cluster.version() ?? "" };
+  }
+
+  /** The target as `x.y.0`. */
+  async #validateDowngrade(text: string, ctx: RequestContext): Promise<string> {
+    const target = parseVersion(/^\d+\.\d+$/.test(text) ? `${text}.0` : text);
+    if (!target) throw new EtcdError("WrongDowngradeVersionFormat");
+    await this.linearizableReadNotify(ctx);
+    const current = parseVersion(this.#cluster.version() ?? "");
+    if (!current) throw new EtcdError("ClusterVersionUnavailable");
+    const wanted = { ...target, patch: 0 };
+    if (compareVersions(wanted, allowedDowngradeVersion(current)) !== 0) {
+      throw new EtcdError("InvalidDowngradeTargetVersion");
+    }
+    if (this.#cluster.downgradeInfo().enabled) throw new EtcdError("DowngradeInProcess");
+    return `${wanted.major}.${wanted.minor}.0`;
+  }
+
+  async #watchClusterVersion(): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      await this.#nextVersionCheck();
+      if (this.#stop.signal.aborted || !this.#loop.isLeader) continue;
+      const found = await decideClusterVersion({
+        cluster: this.#cluster,
+        memberId: this.member.id,
+        transport: this.#transport,
+        logger: this.#logger,
+      });
+      const current = this.#cluster.version();
+      const next = nextClusterVersion(current, found);
+      if (next === undefined || !this.#loop.isLeader) continue;
+      logClusterVersionProposal(this.#logger, current, next);
+      try {
+        await this.#submitV2({ method: "PUT", path: versionPath, val: next });
+        this.#logger.info("cluster version is updated", { "cluster-version": this.#shortClusterVersion() });
+      } catch (error) {
+        if (this.#stop.signal.aborted) return;
+        this.#logger.warn("failed to update cluster version", { error });
+      }
+    }
+  }
+
+  /** Some seconds, or until a leader has committed its first entry. */
+  async #nextVersionCheck(): Promise<void> {
+    const first = deferred();
+    this.#firstCommitListeners.push(() => first.resolve());
+    await Promise.race([first.promise, this.#pause(CLUSTER_VERSION_CHECK_MS)]);
+  }
+
+  // Auth: every request but the queries of one's own goes through raft.
+
+  async #proposeAuth<T>(body: Body, ctx: RequestContext): Promise<T> {
+    const caller = this.#auth.isEnabled ? await this.#auth.caller(ctx) : undefined;
+    const prepared = await this.#auth.prepare({ ...EMPTY_REQUEST, ...body });
+    const { header: _header, id: _id, ...rest } = prepared;
+    return this.#respond<T>(await this.#submit(rest, caller));
+  }
+
+  authEnable(request: AuthEnableRequest, ctx: RequestContext): Promise<AuthEnableResponse> {
+    return this.#proposeAuth({ authEnable: request }, ctx);
+  }
+
+  authDisable(request: AuthDisableRequest, ctx: RequestContext): Promise<AuthDisableResponse> {
+    return this.#proposeAuth({ authDisable: request }, ctx);
+  }
+
+  authStatus(request: AuthStatusRequest, ctx: RequestContext): Promise<AuthStatusResponse> {
+    return this.#proposeAuth({ authStatus: request }, ctx);
+  }
+
+  async authenticate(request: AuthenticateRequest, ctx: RequestContext): Promise<AuthenticateResponse> {
+    await this.linearizableReadNotify(ctx);
+    const authenticate = { name: request.name, password: request.password, simpleToken: "" };
+    return this.#proposeAuth({ authenticate }, {});
+  }
+
+  userAdd(request: AuthUserAddRequest, ctx: RequestContext): Promise<AuthUserAddResponse> {
+    return this.#proposeAuth({ authUserAdd: request }, ctx);
+  }
+
+  userGet(request: AuthUserGetRequest, ctx: RequestContext): Promise<AuthUserGetResponse> {
+    return this.#proposeAuth({ authUserGet: request }, ctx);
+  }
+
+  userList(request: AuthUserListRequest, ctx: RequestContext): Promise<AuthUserListResponse> {
+    return this.#proposeAuth({ authUserList: request }, ctx);
+  }
+
+  userDelete(request: AuthUserDeleteRequest, ctx: RequestContext): Promise<AuthUserDeleteResponse> {
+    return this.#proposeAuth({ authUserDelete: request }, ctx);
+  }
+
+  userChangePassword(
+    request: AuthUserChangePasswordRequest,
+    ctx: RequestContext,
+  ): Promise<AuthUserChangePasswordResponse> {
+    return this.#proposeAuth({ authUserChangePassword: request }, ctx);
+  }
+
+  userGrantRole(request: AuthUserGrantRoleRequest, ctx: RequestContext): Promise<AuthUserGrantRoleResponse> {
+    return this.#proposeAuth({ authUserGrantRole: request }, ctx);
+  }
+
+  userRevokeRole(request: AuthUserRevokeRoleRequest, ctx: RequestContext): Promise<AuthUserRevokeRoleResponse> {
+    return this.#proposeAuth({ authUserRevokeRole: request }, ctx);
+  }
+
+  roleAdd(request: AuthRoleAddRequest, ctx: RequestContext): Promise<AuthRoleAddResponse> {
+    return this.#proposeAuth({ authRoleAdd: request }, ctx);
+  }
+
+  roleGet(request: AuthRoleGetRequest, ctx: RequestContext): Promise<AuthRoleGetResponse> {
+    return this.#proposeAuth({ authRoleGet: request }, ctx);
+  }
+
+  roleList(request: AuthRoleListRequest, ctx: RequestContext): Promise<AuthRoleListResponse> {
+    return this.#proposeAuth({ authRoleList: request }, ctx);
+  }
+
+  roleDelete(request: AuthRoleDeleteRequest, ctx: RequestContext): Promise<AuthRoleDeleteResponse> {
+    return this.#proposeAuth({ authRoleDelete: request }, ctx);
+  }
+
+  roleGrantPermission(
+    request: AuthRoleGrantPermissionRequest,
+    ctx: RequestContext,
+  ): Promise<AuthRoleGrantPermissionResponse> {
+    return this.#proposeAuth({ authRoleGrantPermission: request }, ctx);
+  }
+
+  roleRevokePermission(
+    request: AuthRoleRevokePermissionRequest,
+    ctx: RequestContext,
+  ): Promise<AuthRoleRevokePermissionResponse> {
+    return this.#proposeAuth({ authRoleRevokePermission: request }, ctx);
+  }
+}
+
+/** The server itself, when it revokes what has expired. */
+function rootCaller(auth: AuthHook): Caller {
+  return { username: "root", authRevision: auth.revision };
+}
+
+function wireMember(member: Member): MemberListResponse["members"][number] {
+  return {
+    id: member.id,
+    name: member.name,
+    peerUrls: [...member.peerUrls],
+    clientUrls: [...member.clientUrls],
+    isLearner: member.isLearner,
+  };
+}
+
+function isPeerUrl(text: string): boolean {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  return url !== undefined && /^(https?|unixs?):$/.test(url.protocol) && url.pathname.replace("/", "") === "";
+}
