@@ -5,5 +5,16 @@
 export * from "./backend/index.ts";
 export * from "./bolt/index.ts";
 export * from "./schema/index.ts";
+export {
+  DataDirError,
+  type DataDirPaths,
+  dataDirPaths,
+  inspectDataDir,
+  prepareDataDir,
+  systemErrorText,
+  touchDirectory,
+} from "./data-dir.ts";
+export { type FileSystem, hasCode, type OpenFile, systemFiles, writeFully } from "./file-system.ts";
+export { type DataDirLock, DataDirLockedError, type LockTarget, lockDataDir, refuseIfFilesAreLocked } from "./lock.ts";
 export * from "./snap/index.ts";
 export * from "./wal/index.ts";
