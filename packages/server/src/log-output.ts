@@ -8,6 +8,7 @@
 import { closeSync, existsSync, fstatSync, openSync, readdirSync, renameSync, rmSync, writeSync } from "node:fs";
 import path from "node:path";
 import { type Clock, isoTime, zoneOffsetMinutes } from "./lib/clock.ts";
+import { formatLogTime } from "./lib/go-format.ts";
 import type { LogFields, Logger } from "./lib/log.ts";
 
 export type LogLevel = "debug" | "info" | "warn" | "error" | "dpanic" | "panic" | "fatal";
@@ -26,19 +27,6 @@ const severity: Readonly<Record<LogLevel, number>> = {
 export function parseLogLevel(text: string): LogLevel | undefined {
   const name = text.toLowerCase();
   return name === "" ? "info" : name in severity ? (name as LogLevel) : undefined;
-}
-
-/** `2026-11-23T07:52:22.325631Z` in local time, zone as Z or +0200. */
-export function formatLogTime(ms: number): string {
-  const whole = Math.floor(ms);
-  const offsetMinutes = zoneOffsetMinutes(whole);
-  const shifted = isoTime(whole + offsetMinutes * 60_000);
-  const micros = String(Math.floor((ms - whole) * 1000)).padStart(3, "0");
-  const zone =
-    offsetMinutes === 0
-      ? "Z"
-      : `${offsetMinutes < 0 ? "-" : "+"}${String(Math.floor(Math.abs(offsetMinutes) / 60)).padStart(2, "0")}${String(Math.abs(offsetMinutes) % 60).padStart(2, "0")}`;
-  return `${shifted.substring(0, 23)}${micros}${zone}`;
 }
 
 /** zap's JSON strings: like JSON's, with U+2028 and U+2029 spelt out. */

@@ -1,4 +1,5 @@
 /** Durations and sizes in the texts that Go programs print and read; logs and flags use them. */
+import { isoTime, zoneOffsetMinutes } from "./clock.ts";
 
 const NS_PER_MS = 1e6;
 
@@ -62,6 +63,23 @@ export function humanBytes(bytes: number): string {
   if (bytes < 10) return `${bytes} B`;
   const units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
   const exponent = Math.min(Math.floor(Math.log10(bytes) / 3 + 1e-12), units.length - 1);
-  const value = Math.floor((bytes / 1000 ** exponent) * 10 + 0.5) / 10;
-  return `${value < 10 ? value.toFixed(1) : value.toFixed(0)} ${units[exponent]}`;
+  const tenths = Math.floor((bytes / 1000 ** exponent) * 10 + 0.5);
+  if (tenths < 100) return `${(tenths / 10).toFixed(1)} ${units[exponent]}`;
+  // Go rounds a half to the even neighbour.
+  const whole = Math.floor(tenths / 10);
+  const rest = tenths % 10;
+  return `${rest > 5 || (rest === 5 && whole % 2 === 1) ? whole + 1 : whole} ${units[exponent]}`;
+}
+
+/** `2026-11-23T07:52:22.325631Z` in local time, zone as Z or +0200. */
+export function formatLogTime(ms: number): string {
+  const whole = Math.floor(ms);
+  const offsetMinutes = zoneOffsetMinutes(whole);
+  const shifted = isoTime(whole + offsetMinutes * 60_000);
+  const micros = String(Math.floor((ms - whole) * 1000)).padStart(3, "0");
+  const zone =
+    offsetMinutes === 0
+      ? "Z"
+      : `${offsetMinutes < 0 ? "-" : "+"}${String(Math.floor(Math.abs(offsetMinutes) / 60)).padStart(2, "0")}${String(Math.abs(offsetMinutes) % 60).padStart(2, "0")}`;
+  return `${shifted.substring(0, 23)}${micros}${zone}`;
 }

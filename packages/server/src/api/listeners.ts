@@ -1,0 +1,251 @@
+/**
+ * The ports of a member. All are bound before the data dir is touched, so that a second server on the same addresses
+ * fails first; peers are served when raft runs, clients when the member has told the cluster its name.
+ */
+import type { EtcdServer } from "../etcdserver/index.ts";
+import type { Clock } from "../lib/clock.ts";
+import { isTlsScheme, parseEtcdUrl } from "../lib/listen-url.ts";
+import type { Logger } from "../lib/log.ts";
+import type { Random } from "../lib/random.ts";
+import {
+  createGrpcJsServer,
+  type HttpHandler,
+  OnePortListener,
+  type RpcServer,
+  type ServiceRegistration,
+} from "../rpc/index.ts";
+import { ServerMetrics } from "./http/metrics.ts";
+import { clientHandler, type HttpDeps, metricsHandler, notFound } from "./http/routes.ts";
+import { type ApiServices, apiServices } from "./v3/services.ts";
+
+/** What gRPC may add to a request that raft takes. */
+const GRPC_OVERHEAD_BYTES = 512 * 1024;
+
+/** What the ports need to know of the configuration; `Config` has it all. */
+export interface ListenersConfig {
+  readonly listenPeerUrls: readonly string[];
+  readonly listenClientUrls: readonly string[];
+  readonly listenClientHttpUrls: readonly string[];
+  readonly listenMetricsUrls: readonly string[];
+  readonly socketReusePort: boolean;
+  readonly maxRequestBytes: number;
+  readonly maxTxnOps: number;
+  readonly maxConcurrentStreams: number;
+  readonly grpcKeepAliveMinTimeMs: number;
+  readonly grpcKeepAliveIntervalMs: number;
+  readonly grpcKeepAliveTimeoutMs: number;
+  readonly grpcTransport: "grpc-js" | "native";
+  readonly cors: readonly string[];
+  readonly hostWhitelist: readonly string[];
+  readonly metrics: string;
+  readonly watchProgressNotifyIntervalMs: number;
+  readonly tickMs: number;
+  readonly electionTicks: number;
+  readonly stopGrpcServiceOnDefrag: boolean;
+}
+
+export interface ListenersDeps {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** A broken invariant in a handler: the process must end. */
+  readonly onFatal: (error: unknown) => void;
+}
+
+type Traffic = "grpc+http" | "grpc" | "http";
+
+interface ClientPort {
+  readonly listener: OnePortListener;
+  readonly traffic: Traffic;
+}
+
+export class BoundListeners {
+  readonly #config: ListenersConfig;
+  readonly #deps: ListenersDeps;
+  readonly #peers: OnePortListener[] = [];
+  readonly #clients: ClientPort[] = [];
+  readonly #metricsPorts: OnePortListener[] = [];
+  readonly #rpcServers: RpcServer[] = [];
+  #services: ApiServices | undefined;
+  readonly metrics: ServerMetrics;
+
+  private constructor(config: ListenersConfig, deps: ListenersDeps) {
+    this.#config = config;
+    this.#deps = deps;
+    this.metrics = new ServerMetrics(() => deps.clock.monotonicMs(), config.metrics === "extensive");
+  }
+
+  /** Binds every address. Throws an Error with Go's text for the first that cannot be had, and lets go of the rest. */
+  static async bind(config: ListenersConfig, deps: ListenersDeps): Promise<BoundListeners> {
+    const bound = new BoundListeners(config, deps);
+    try {
+      await bound.#bindAll();
+    } catch (error) {
+      bound.close();
+      throw error;
+    }
+    return bound;
+  }
+
+  async #bindAll(): Promise<void> {
+    const { logger } = this.#deps;
+    const config = this.#config;
+    logger.info("configuring peer listeners", { "listen-peer-urls": config.listenPeerUrls });
+    for (const url of config.listenPeerUrls) {
+      try {
+        this.#peers.push(await this.#bind(url));
+      } catch (error) {
+        logger.error("creating peer listener failed", { error });
+        throw error;
+      }
+    }
+    logger.info("configuring client listeners", { "listen-client-urls": config.listenClientUrls });
+    const isSplit = config.listenClientHttpUrls.length > 0;
+    const taken = new Map<string, Traffic>();
+    const bindClients = async (urls: readonly string[], traffic: Traffic) => {
+      for (const url of urls) {
+        const { host, path } = parseEtcdUrl(url);
+        const address = host + path;
+        const before = taken.get(address);
+        // Several URLs may name one address: http and https live together on it.
+        if (before === traffic) continue;
+        if (before !== undefined) {
+          throw new Error(`cannot bind both --client-listen-urls and --client-listen-http-urls on the same url ${url}`);
+        }
+        taken.set(address, traffic);
+        this.#clients.push({ listener: await this.#bind(url), traffic });
+      }
+    };
+    await bindClients(config.listenClientUrls, isSplit ? "grpc" : "grpc+http");
+    await bindClients(config.listenClientHttpUrls, "http");
+    for (const url of config.listenMetricsUrls) this.#metricsPorts.push(await this.#bind(url));
+  }
+
+  #bind(url: string): Promise<OnePortListener> {
+    const { logger } = this.#deps;
+    return OnePortListener.bind({ url, logger, reusePort: this.#config.socketReusePort });
+  }
+
+  /** Ports that were bound for clients, in the order of the URLs. */
+  clientPorts(): readonly number[] {
+    return this.#clients.map(({ listener }) => listener.port);
+  }
+
+  async #rpcServer(services: readonly ServiceRegistration[], server: EtcdServer): Promise<RpcServer> {
+    const { clock, logger, onFatal } = this.#deps;
+    const config = this.#config;
+    const { admitCall } = await import("./v3/guard.ts");
+    const created = await createGrpcJsServer({
+      services,
+      limits: {
+        requestBytesMax: config.maxRequestBytes + GRPC_OVERHEAD_BYTES,
+        concurrentStreamsMax: config.maxConcurrentStreams,
+      },
+      keepAlive: {
+        minTimeMs: config.grpcKeepAliveMinTimeMs,
+        intervalMs: config.grpcKeepAliveIntervalMs,
+        timeoutMs: config.grpcKeepAliveTimeoutMs,
+      },
+      clock,
+      logger,
+      onFatal,
+      hooks: {
+        ...this.metrics.hooks,
+        admit: (call) => {
+          this.metrics.clientRequest(call);
+          admitCall(server, call);
+        },
+      },
+    });
+    this.#rpcServers.push(created);
+    return created;
+  }
+
+  #servicesOf(server: EtcdServer): ApiServices {
+    const { clock, random, logger } = this.#deps;
+    const config = this.#config;
+    this.#services ??= apiServices({
+      server,
+      clock,
+      random,
+      logger,
+      limits: {
+        maxTxnOps: config.maxTxnOps,
+        messageBytesMax: config.maxRequestBytes + GRPC_OVERHEAD_BYTES,
+        watchProgressNotifyIntervalMs: config.watchProgressNotifyIntervalMs,
+        electionTimeoutMs: config.electionTicks * config.tickMs,
+        stopGrpcServiceOnDefrag: config.stopGrpcServiceOnDefrag,
+      },
+    });
+    return this.#services;
+  }
+
+  /** From here on peers are answered: by `handler`, and clients that call the peer port over gRPC. */
+  async servePeers(server: EtcdServer, handler: HttpHandler | undefined): Promise<void> {
+    const { logger } = this.#deps;
+    const { onAllPorts } = this.#servicesOf(server);
+    const grpc = await this.#rpcServer(onAllPorts, server);
+    const http: HttpHandler = handler ?? ((_request, response) => notFound(response));
+    for (const listener of this.#peers) {
+      await listener.serve({ grpc, http });
+      logger.info("serving peer traffic", { address: parseEtcdUrl(listener.url).host });
+    }
+  }
+
+  /** From here on clients are answered, also those that connected before. */
+  async serveClients(server: EtcdServer): Promise<void> {
+    const { logger } = this.#deps;
+    const config = this.#config;
+    const { onAllPorts, onClientPorts } = this.#servicesOf(server);
+    const services = [...onAllPorts, ...onClientPorts];
+    this.metrics.addServices(services);
+    server.onLeaderChange((leaderId) => {
+      if (leaderId !== 0n) this.metrics.leaderChanges++;
+    });
+    const grpc = await this.#rpcServer(services, server);
+    const http: HttpDeps = {
+      server,
+      metrics: this.metrics,
+      logger,
+      cors: config.cors,
+      hostWhitelist: config.hostWhitelist,
+      argv: process.argv,
+    };
+    const serveMetrics = metricsHandler(http);
+    for (const listener of this.#metricsPorts) {
+      await listener.serve({ http: serveMetrics });
+      logger.info("serving metrics", { address: listener.url });
+    }
+    const serveHttp = clientHandler(http);
+    for (const { listener, traffic } of this.#clients) {
+      logger.info("ready to serve client requests");
+      await listener.serve({
+        grpc: traffic === "http" ? undefined : grpc,
+        http: traffic === "grpc" ? undefined : serveHttp,
+      });
+      const { scheme, host, path } = parseEtcdUrl(listener.url);
+      const message = isTlsScheme(scheme)
+        ? "serving client traffic securely"
+        : "serving client traffic insecurely; this is strongly discouraged!";
+      logger.info(message, { traffic, address: host + path });
+    }
+  }
+
+  /** No new calls; the open ones have `graceMs` to end, then they are cut. */
+  async stopClients(graceMs: number): Promise<void> {
+    for (const { listener } of this.#clients) listener.stopAccepting();
+    await Promise.all(this.#rpcServers.map((rpc) => rpc.stop(graceMs)));
+    for (const { listener } of this.#clients) listener.destroy();
+  }
+
+  /** Lets go of every port and connection. */
+  close(): void {
+    for (const rpc of this.#rpcServers) rpc.destroy();
+    for (const listener of [...this.#peers, ...this.#metricsPorts]) listener.destroy();
+    for (const { listener } of this.#clients) listener.destroy();
+  }
+}
+
+export function bindListeners(config: ListenersConfig, deps: ListenersDeps): Promise<BoundListeners> {
+  return BoundListeners.bind(config, deps);
+}

@@ -1,0 +1,37 @@
+/** All gRPC services of a member, with what goes around every call. */
+import type { ServiceRegistration } from "../../rpc/index.ts";
+import { authService } from "./auth.ts";
+import { clusterService } from "./cluster.ts";
+import type { ApiDeps } from "./context.ts";
+import { electionService } from "./election.ts";
+import { LeaderMonitor, withLeaderWatch, withRequestStats } from "./guard.ts";
+import { healthService, ServingState } from "./health.ts";
+import { kvService } from "./kv.ts";
+import { leaseService } from "./lease.ts";
+import { lockService } from "./lock.ts";
+import { maintenanceService } from "./maintenance.ts";
+import { watchService } from "./watch.ts";
+
+export interface ApiServices {
+  readonly onAllPorts: readonly ServiceRegistration[];
+  /** Not on the peer port. */
+  readonly onClientPorts: readonly ServiceRegistration[];
+}
+
+export function apiServices(deps: ApiDeps): ApiServices {
+  const serving = new ServingState();
+  const monitor = new LeaderMonitor(deps);
+  const guarded = (registration: ServiceRegistration) => withRequestStats(withLeaderWatch(registration, monitor), deps);
+  return {
+    onAllPorts: [
+      kvService(deps),
+      watchService(deps),
+      leaseService(deps),
+      clusterService(deps),
+      authService(deps),
+      maintenanceService(deps, serving),
+      healthService(deps, serving),
+    ].map(guarded),
+    onClientPorts: [lockService(deps), electionService(deps)].map(guarded),
+  };
+}

@@ -1,0 +1,319 @@
+/**
+ * Watch: one gRPC stream, many watchers. Requests are read in one loop, and what the store's outbox holds is sent in
+ * another; both write to the same sink, so nothing overtakes anything. The pump takes from the outbox only while the
+ * caller reads: a slow caller fills its outbox, and the store then parks the watcher and reads its events again later.
+ *
+ * Answers to create and cancel are written when the request is read, before anything the new watcher may have to say.
+ * Half-closing by the caller does not end the stream.
+ */
+import {
+  codeName,
+  EtcdError,
+  FilterType,
+  type ResponseHeader,
+  Watch,
+  type WatchCreateRequest,
+  type WatchRequest,
+  WatchResponse,
+} from "@etcd-ts/client/wire";
+import type { EtcdServer, RequestContext } from "../../etcdserver/index.ts";
+import type { Timer } from "../../lib/clock.ts";
+import { deferred } from "../../lib/wait.ts";
+import type { WatchDelivery, WatchStream } from "../../mvcc/index.ts";
+import {
+  type CallContext,
+  EncodedMessage,
+  type ResponseSink,
+  type ServiceRegistration,
+  serve,
+} from "../../rpc/index.ts";
+import { type ApiDeps, callerOf } from "./context.ts";
+import type { LocalEvents } from "./local-client.ts";
+
+/** Stands for "no watcher" in answers: a refused create, a progress note for the whole stream. */
+const NO_WATCHER = -1n;
+const PROGRESS_INTERVAL_MIN_MS = 100;
+/** `events` of a WatchResponse: field 11, length-delimited. */
+const EVENTS_TAG = 0x5a;
+
+type Sink = ResponseSink<Partial<WatchResponse>>;
+
+interface WatcherFlags {
+  /** Wants progress notes; true while no event was sent since the last tick. */
+  isQuiet: boolean;
+  readonly wantsProgress: boolean;
+  readonly fragment: boolean;
+}
+
+function varintLength(value: number): number {
+  let length = 1;
+  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 128)) length++;
+  return length;
+}
+
+function writeVarint(target: Buffer, at: number, value: number): number {
+  let position = at;
+  let rest = value;
+  for (; rest >= 0x80; rest = Math.floor(rest / 128)) target[position++] = (rest & 0x7f) | 0x80;
+  target[position++] = rest;
+  return position;
+}
+
+function encodedLength(event: { readonly bytes: Uint8Array }): number {
+  return 1 + varintLength(event.bytes.length) + event.bytes.length;
+}
+
+/** A response around events whose bytes are there already. */
+function responseOf(head: Partial<WatchResponse>, events: readonly { readonly bytes: Uint8Array }[]): EncodedMessage {
+  const start = WatchResponse.encode(head);
+  let length = start.length;
+  for (const event of events) length += encodedLength(event);
+  const bytes = Buffer.allocUnsafe(length);
+  bytes.set(start, 0);
+  let at = start.length;
+  for (const { bytes: event } of events) {
+    bytes[at++] = EVENTS_TAG;
+    at = writeVarint(bytes, at, event.length);
+    bytes.set(event, at);
+    at += event.length;
+  }
+  return new EncodedMessage([bytes]);
+}
+
+/** Single key: undefined. "\0" as the end: everything from the key on, which the store is told by an empty end. */
+function storeRangeEnd(rangeEnd: Uint8Array): Uint8Array | undefined {
+  if (rangeEnd.length === 0) return undefined;
+  return rangeEnd.length === 1 && rangeEnd[0] === 0 ? new Uint8Array(0) : rangeEnd;
+}
+
+class WatchSession {
+  readonly #deps: ApiDeps;
+  readonly #out: Sink;
+  readonly #caller: RequestContext;
+  readonly #signal: AbortSignal;
+  readonly #stream: WatchStream;
+  readonly #flags = new Map<bigint, WatcherFlags>();
+  #wake = deferred();
+  #ticker: Timer | undefined;
+
+  constructor(deps: ApiDeps, out: Sink, call: CallContext) {
+    this.#deps = deps;
+    this.#out = out;
+    this.#caller = callerOf(call);
+    this.#signal = call.signal;
+    this.#stream = deps.server.watch.newStream();
+    this.#stream.onReadable = () => this.#wake.resolve();
+  }
+
+  async run(requests: AsyncIterable<WatchRequest>): Promise<void> {
+    const onAbort = () => this.#wake.resolve();
+    this.#signal.addEventListener("abort", onAbort, { once: true });
+    this.#startTicker();
+    const failed = deferred<never>();
+    this.#read(requests).catch((error: unknown) => failed.reject(error));
+    failed.promise.catch(() => {});
+    try {
+      await Promise.race([this.#pump(), failed.promise]);
+    } finally {
+      this.#signal.removeEventListener("abort", onAbort);
+      this.#ticker?.cancel();
+      this.#stream.close();
+    }
+  }
+
+  async #read(requests: AsyncIterable<WatchRequest>): Promise<void> {
+    for await (const { requestUnion } of requests) {
+      switch (requestUnion?.kind) {
+        case "createRequest":
+          await this.#send(this.#create(requestUnion.value));
+          break;
+        case "cancelRequest": {
+          const { watchId } = requestUnion.value;
+          this.#flags.delete(watchId);
+          if (this.#stream.cancel(watchId)) {
+            await this.#send({ header: this.#header(), watchId, canceled: true });
+          }
+          break;
+        }
+        case "progressRequest":
+          this.#stream.requestProgressAll();
+          break;
+        default:
+          // Nothing that is known: not worth ending the stream.
+          break;
+      }
+    }
+  }
+
+  #create(request: WatchCreateRequest): Partial<WatchResponse> {
+    const { server } = this.#deps;
+    // The empty key cannot be watched; etcd takes the smallest one instead.
+    const key = request.key.length === 0 ? new Uint8Array(1) : request.key;
+    const header = this.#header();
+    const refused = (cancelReason: string) => ({
+      header,
+      watchId: NO_WATCHER,
+      created: true,
+      canceled: true,
+      cancelReason,
+    });
+    try {
+      server.checkWatchPermission(key, request.rangeEnd, this.#caller);
+    } catch (error) {
+      if (!(error instanceof EtcdError)) throw error;
+      return refused(`rpc error: code = ${codeName(error.code)} desc = ${error.message}`);
+    }
+    let watchId: bigint;
+    try {
+      watchId = this.#stream.create({
+        watchId: request.watchId,
+        key,
+        rangeEnd: storeRangeEnd(request.rangeEnd),
+        startRevision: request.startRevision,
+        noPut: request.filters.includes(FilterType.NoPut),
+        noDelete: request.filters.includes(FilterType.NoDelete),
+        prevKv: request.prevKv,
+      });
+    } catch (error) {
+      return refused((error as Error).message);
+    }
+    this.#flags.set(watchId, {
+      wantsProgress: request.progressNotify,
+      isQuiet: true,
+      fragment: request.fragment,
+    });
+    return { header, watchId, created: true };
+  }
+
+  async #pump(): Promise<void> {
+    for (;;) {
+      if (this.#signal.aborted) throw this.#signal.reason;
+      const delivery = this.#stream.take();
+      if (delivery) {
+        if (!this.#deliver(delivery)) await this.#out.drained();
+      } else {
+        await this.#wake.promise;
+        this.#wake = deferred();
+      }
+    }
+  }
+
+  #deliver(delivery: WatchDelivery): boolean {
+    const { watchId, revision, compactRevision, events } = delivery;
+    const header = this.#header(revision);
+    if (compactRevision !== 0) {
+      this.#flags.delete(watchId);
+      return this.#out.write({ header, watchId, canceled: true, compactRevision });
+    }
+    if (events.length === 0) return this.#out.write({ header, watchId });
+    const flags = this.#flags.get(watchId);
+    if (flags) flags.isQuiet = false;
+    return flags?.fragment
+      ? this.#writeFragments(header, delivery)
+      : this.#out.write(responseOf({ header, watchId }, events));
+  }
+
+  /** Parts below the limit, all but the last marked; one event that is larger goes as it is. */
+  #writeFragments(header: ResponseHeader, { watchId, events }: WatchDelivery): boolean {
+    const limit = this.#deps.limits.messageBytesMax;
+    const headLength = WatchResponse.encode({ header, watchId, fragment: true }).length;
+    const whole = responseOf({ header, watchId }, events);
+    if (whole.byteLength < limit || events.length < 2) return this.#out.write(whole);
+    let isRoom = true;
+    let from = 0;
+    while (from < events.length) {
+      let to = from;
+      let length = headLength;
+      while (to < events.length) {
+        const next = encodedLength(events[to] as { readonly bytes: Uint8Array });
+        if (to > from && length + next >= limit) break;
+        length += next;
+        to++;
+      }
+      const fragment = to < events.length;
+      isRoom = this.#out.write(
+        responseOf({ header, watchId, ...(fragment ? { fragment } : {}) }, events.slice(from, to)),
+      );
+      from = to;
+    }
+    return isRoom;
+  }
+
+  async #send(message: Partial<WatchResponse>): Promise<void> {
+    if (!this.#out.write(message)) await this.#out.drained();
+  }
+
+  #header(revision?: number): ResponseHeader {
+    const header = this.#deps.server.header();
+    return revision === undefined ? header : { ...header, revision };
+  }
+
+  /** Streams tick at different times, so that a restart of many clients does not make them all be told at once. */
+  #startTicker(): void {
+    const { clock, random, limits } = this.#deps;
+    const base = Math.max(PROGRESS_INTERVAL_MIN_MS, limits.watchProgressNotifyIntervalMs);
+    const intervalMs = base + (random.fraction() * base) / 10;
+    const tick = () => {
+      for (const [watchId, flags] of this.#flags) {
+        if (!flags.wantsProgress) continue;
+        if (flags.isQuiet) this.#stream.requestProgress(watchId);
+        flags.isQuiet = true;
+      }
+      this.#ticker = clock.after(intervalMs, tick, { unref: true });
+    };
+    this.#ticker = clock.after(intervalMs, tick, { unref: true });
+  }
+}
+
+export function watchService(deps: ApiDeps): ServiceRegistration {
+  if (deps.limits.watchProgressNotifyIntervalMs < PROGRESS_INTERVAL_MIN_MS) {
+    deps.logger.warn("adjusting watch progress notify interval to minimum period", {
+      "min-watch-progress-notify-interval": "100ms",
+    });
+  }
+  return serve(Watch, {
+    watch: (requests, out, call) => new WatchSession(deps, out, call).run(requests),
+  });
+}
+
+/** Events of a key or a range, for services that live inside this member. Ends by throwing when the call is over. */
+export async function* watchLocally(
+  server: EtcdServer,
+  range: { readonly key: Uint8Array; readonly rangeEnd: Uint8Array | undefined; readonly startRevision: number },
+  caller: RequestContext,
+): AsyncGenerator<LocalEvents> {
+  server.checkWatchPermission(range.key, range.rangeEnd ?? new Uint8Array(0), caller);
+  const { signal } = caller;
+  const stream = server.watch.newStream();
+  let wake = deferred();
+  const onWake = () => wake.resolve();
+  stream.onReadable = onWake;
+  signal?.addEventListener("abort", onWake, { once: true });
+  try {
+    stream.create({
+      watchId: 0n,
+      key: range.key,
+      rangeEnd: range.rangeEnd === undefined ? undefined : storeRangeEnd(range.rangeEnd),
+      startRevision: range.startRevision,
+      noPut: false,
+      noDelete: false,
+      prevKv: false,
+    });
+    for (;;) {
+      if (signal?.aborted) throw signal.reason;
+      const delivery = stream.take();
+      if (!delivery) {
+        await wake.promise;
+        wake = deferred();
+        continue;
+      }
+      if (delivery.compactRevision !== 0) throw new EtcdError("Compacted");
+      if (delivery.events.length > 0) {
+        yield { header: { ...server.header(), revision: delivery.revision }, events: delivery.events };
+      }
+    }
+  } finally {
+    signal?.removeEventListener("abort", onWake);
+    stream.close();
+  }
+}
