@@ -1,0 +1,49 @@
+// How errors of the client read in etcdctl: etcd's own texts alone, everything else with its gRPC code. The errors are
+// known by their names, so that this module loads nothing.
+import type { RpcError } from "@etcd-ts/client";
+import { ExitError } from "./exit.ts";
+
+const DEADLINE_TEXT = "context deadline exceeded";
+const DEADLINE_EXCEEDED = 4;
+
+const codeNames = [
+  "OK",
+  "Canceled",
+  "Unknown",
+  "InvalidArgument",
+  "DeadlineExceeded",
+  "NotFound",
+  "AlreadyExists",
+  "PermissionDenied",
+  "ResourceExhausted",
+  "FailedPrecondition",
+  "Aborted",
+  "OutOfRange",
+  "Unimplemented",
+  "Internal",
+  "Unavailable",
+  "DataLoss",
+  "Unauthenticated",
+] as const;
+
+export const isRpcError = (error: unknown): error is RpcError => error instanceof Error && error.name === "RpcError";
+
+/** `rpc error: code = Unavailable desc = ...` */
+export const statusText = (code: number, details: string): string =>
+  `rpc error: code = ${codeNames[code] ?? `Code(${code})`} desc = ${details}`;
+
+/** The text that `Error: ` is put before. */
+export function errorText(error: unknown): string {
+  if (!isRpcError(error)) return error instanceof Error ? error.message : String(error);
+  if (error.code === DEADLINE_EXCEEDED && error.details === DEADLINE_TEXT) return DEADLINE_TEXT;
+  return error.details.startsWith("etcdclient: ") ? error.details : statusText(error.code, error.details);
+}
+
+/** The same error, ending the command with this code; ExitErrors keep theirs. */
+export function exitWith(
+  exitCode: number,
+  error: unknown,
+  text: (reason: string) => string = (reason) => reason,
+): ExitError {
+  return error instanceof ExitError ? error : new ExitError(exitCode, text(errorText(error)), { cause: error });
+}

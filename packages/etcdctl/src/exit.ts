@@ -1,0 +1,28 @@
+// Exit codes of etcdctl, and the error that ends a command with one.
+
+export const SUCCESS = 0;
+export const ERROR = 1;
+export const BAD_CONNECTION = 2;
+export const INVALID_INPUT = 3;
+export const BAD_FEATURE = 4;
+export const INTERRUPTED = 5;
+export const BAD_ARGS = 128;
+
+/** Ends the command: `Error: MESSAGE` on standard error, then this exit code. */
+export class ExitError extends Error {
+  override readonly name = "ExitError";
+  readonly exitCode: number;
+  /** True when everything was said already: only the code counts. */
+  readonly isSpoken: boolean;
+
+  constructor(exitCode: number, message: string, options: ErrorOptions & { readonly isSpoken?: boolean } = {}) {
+    super(message, options);
+    this.exitCode = exitCode;
+    this.isSpoken = options.isSpoken ?? false;
+  }
+}
+
+export const badArgs = (message: string): ExitError => new ExitError(BAD_ARGS, message);
+
+/** Ends the command with a code and without a word. */
+export const exitSilently = (exitCode: number): ExitError => new ExitError(exitCode, "", { isSpoken: true });

@@ -1,0 +1,5 @@
+// etcdctl's way into the world: the one file that touches the process. argv in, exit code out.
+import { runCli } from "./cli/run.ts";
+import { processIo } from "./process-io.ts";
+
+process.exit(await runCli(processIo(process.argv.slice(2))));
