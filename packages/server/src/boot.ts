@@ -6,7 +6,6 @@
  *   stop    clients (with time to finish) -> leadership handed over -> raft loop, apply, jobs -> WAL -> store -> backend
  *           -> lock -> ports
  */
-import fs from "node:fs/promises";
 import path from "node:path";
 import { type BoundListeners, bindListeners } from "./api/index.ts";
 import type { Config } from "./config.ts";
@@ -32,7 +31,16 @@ import type { Random } from "./lib/random.ts";
 import { Lessor } from "./lease/index.ts";
 import { MvccStore } from "./mvcc/index.ts";
 import { RawNode } from "./raft/index.ts";
-import { type BackendOptions, importBolt, openBackend } from "./storage/index.ts";
+import {
+  type BackendOptions,
+  type DataDirPaths,
+  dataDirPaths,
+  importBolt,
+  lockDataDir,
+  openBackend,
+  prepareDataDir,
+  systemFiles,
+} from "./storage/index.ts";
 
 export interface BootDeps {
   readonly logger: Logger;
@@ -61,12 +69,14 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
     for (const close of closers.splice(0).reverse()) await close();
   };
   try {
-    const dirs = await makeDirectories(config);
-    const backendPath = path.join(dirs.snap, "db.lmdb");
-    await adoptBoltFile(path.join(dirs.snap, "db"), backendPath, logger);
+    const paths = dataDirPaths(config.dataDir, config.walDir);
+    await prepareDataDir(paths, logger);
+    const lock = await lockDataDir(paths);
+    closers.push(() => lock.release());
+    await adoptBoltFile(paths, logger);
     const openedAtMs = clock.monotonicMs();
     const backend = await openBackend({
-      path: backendPath,
+      path: paths.backendFile,
       clock,
       logger,
       onFatal: (error) => fail(error),
@@ -76,14 +86,14 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       commits: deps.backendCommits,
     });
     closers.push(() => backend.close());
-    logger.info("opened backend db", { path: backendPath, took: goDuration(clock.monotonicMs() - openedAtMs) });
+    logger.info("opened backend db", { path: paths.backendFile, took: goDuration(clock.monotonicMs() - openedAtMs) });
 
     const booted: Bootstrapped = await bootstrap({
       config,
       logger,
       backend,
-      walDir: dirs.wal,
-      snapDir: dirs.snap,
+      walDir: paths.walDir,
+      snapDir: paths.snapDir,
       walOptions: { clock, logger, unsafeNoFsync: config.unsafeNoFsync },
       onVersion: (version) =>
         logger.info("enabled capabilities for version", { "cluster-version": version.replace(/\.0$/, "") }),
@@ -130,7 +140,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
         snapshotIndex: booted.snapshotIndex,
         confState: booted.confState,
         consistentIndex: booted.consistentIndex,
-        snapshotPath: () => path.join(dirs.snap, `tmp-${random.bits64().toString(16)}.db`),
+        snapshotPath: () => path.join(paths.snapDir, `tmp-${random.bits64().toString(16)}.db`),
         installSnapshot: () => Promise.reject(new Error("a snapshot came, but this member is alone")),
         observer: deps.observer,
       },
@@ -184,42 +194,10 @@ async function stop(config: Config, member: RunningEtcd, ports: BoundListeners, 
   logger.info("closed etcd server", fields);
 }
 
-async function makeDirectories(config: ServerConfig): Promise<{ readonly snap: string; readonly wal: string }> {
-  const member = path.join(config.dataDir, "member");
-  const snap = path.join(member, "snap");
-  const wal = config.walDir || path.join(member, "wal");
-  await touchDirectory(config.dataDir, "cannot access data directory");
-  await touchDirectory(member, "cannot write to member directory");
-  await touchDirectory(snap, "cannot write to member directory");
-  if (config.walDir) await touchDirectory(path.dirname(wal), "cannot write to WAL directory");
-  return { snap, wal };
-}
-
-async function touchDirectory(dir: string, complaint: string): Promise<void> {
-  try {
-    await fs.mkdir(dir, { recursive: true, mode: 0o700 });
-    await fs.access(dir, fs.constants.R_OK | fs.constants.W_OK | fs.constants.X_OK);
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    const reasons: Readonly<Record<string, string>> = {
-      EACCES: "permission denied",
-      ENOTDIR: "not a directory",
-      EEXIST: "file exists",
-      EROFS: "read-only file system",
-      ENOSPC: "no space left on device",
-    };
-    throw new Error(`${complaint}: mkdir ${dir}: ${reasons[code ?? ""] ?? message}`);
-  }
-}
-
 /** The data dir of a real etcd that was stopped: its database is taken over once, and left as it is. */
-async function adoptBoltFile(boltPath: string, backendPath: string, logger: Logger): Promise<void> {
-  const exists = (file: string) =>
-    fs.access(file).then(
-      () => true,
-      () => false,
-    );
-  if ((await exists(backendPath)) || !(await exists(boltPath))) return;
-  const { rows, revision } = await importBolt({ boltPath, backendPath });
-  logger.info("took over the database of another etcd", { path: boltPath, rows, revision });
+async function adoptBoltFile(paths: DataDirPaths, logger: Logger): Promise<void> {
+  const { boltFile, backendFile } = paths;
+  if ((await systemFiles.exists(backendFile)) || !(await systemFiles.exists(boltFile))) return;
+  const { rows, revision } = await importBolt({ boltPath: boltFile, backendPath: backendFile });
+  logger.info("took over the database of another etcd", { path: boltFile, rows, revision });
 }

@@ -77,7 +77,7 @@ import {
   type PutResponse,
   type RangeRequest,
   RangeResponse,
-  ResponseHeader,
+  type ResponseHeader,
   StatusResponse,
   type TxnRequest,
   TxnResponse,

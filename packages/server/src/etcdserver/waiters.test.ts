@@ -1,0 +1,73 @@
+import { describe, expect, it } from "vitest";
+import { VirtualClock } from "../lib/clock.ts";
+import { InternalRaftRequest } from "../pb/etcdserverpb.ts";
+import { RequestIds } from "./request-ids.ts";
+import { IndexWaiters, PendingRequests } from "./waiters.ts";
+
+describe("PendingRequests", () => {
+  function setUp() {
+    const clock = new VirtualClock();
+    const pending = new PendingRequests<string>({
+      clock,
+      timeoutMs: 7000,
+      timedOut: (startMs, isHandedOver) =>
+        new Error(`began at ${startMs}, ${isHandedOver ? "in raft" : "not in raft"}`),
+    });
+    return { clock, pending };
+  }
+
+  it("gives each caller its own result, and the bytes that were proposed lead back to it", async () => {
+    const { pending } = setUp();
+    const data = Uint8Array.of(1);
+    const request = InternalRaftRequest.create();
+    const one = pending.register(1, { data, request });
+    const two = pending.register(2);
+    expect(pending.takeOwn(Uint8Array.of(1))).toBeUndefined();
+    expect(pending.takeOwn(data)).toEqual({ suffix: 1, request });
+    expect(pending.resolve(2, "b")).toBe(true);
+    expect(pending.resolve(1, "a")).toBe(true);
+    expect(pending.resolve(1, "again")).toBe(false);
+    expect(await Promise.all([one, two])).toEqual(["a", "b"]);
+  });
+
+  it("ends each wait after the time to live, saying whether raft had the request", async () => {
+    const { clock, pending } = setUp();
+    const early = pending.register(1);
+    clock.advance(3000);
+    const late = pending.register(2);
+    expect(pending.handOver(2)).toBe(true);
+    clock.advance(3999);
+    expect(pending.size).toBe(2);
+    clock.advance(1);
+    await expect(early).rejects.toThrow("began at 0, not in raft");
+    expect(pending.handOver(1)).toBe(false);
+    clock.advance(3000);
+    await expect(late).rejects.toThrow("began at 3000, in raft");
+    expect(pending.size).toBe(0);
+  });
+});
+
+describe("IndexWaiters", () => {
+  it("wakes who waits for an index that is reached, and nobody else", async () => {
+    const waiters = new IndexWaiters();
+    const woken: number[] = [];
+    for (const index of [1, 2, 3]) void waiters.wait(index).then(() => woken.push(index));
+    waiters.reach(2);
+    await waiters.wait(2);
+    expect(woken).toEqual([1, 2]);
+    waiters.reach(1);
+    expect(waiters.reached).toBe(2);
+  });
+});
+
+describe("RequestIds", () => {
+  it("carries member, time and counter, and finds its own ids again", () => {
+    const ids = new RequestIds(0x8e9e05c52164694dn, 0x0123456789ab);
+    const suffix = ids.next();
+    expect(ids.idOf(suffix).toString(16)).toBe("694d23456789ab01");
+    expect(ids.suffixOf(ids.idOf(suffix))).toBe(suffix);
+    expect(ids.suffixOf(1n)).toBeUndefined();
+    expect(ids.leaseId()).toBeGreaterThan(0n);
+    expect(new RequestIds(0xffffn, 5).leaseId()).toBeLessThan(2n ** 63n);
+  });
+});
