@@ -2,7 +2,9 @@
  * Raft: a pure, synchronous state machine with the rules of etcd/raft 3.6, wire-compatible with 3.5. It knows no disk,
  * clock, socket or promise; the server's raft loop moves what {@link Ready} hands out.
  */
-export { RawNode } from "./raw-node.ts";
+export { type AnyConfChange, asV2, confChangeEntry, decodeConfChange } from "./confchange/conf-change.ts";
+export { isLocalMessage, isResponseMessage, newMessage } from "./messages.ts";
+export { type BootstrapPeer, RawNode } from "./raw-node.ts";
 export {
   MemoryStorage,
   type RaftStorage,

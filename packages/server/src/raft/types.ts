@@ -4,6 +4,7 @@
 import type { Logger } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
 import type { ConfState, Entry, HardState, Message, Snapshot } from "../pb/raftpb.ts";
+import type { Raft } from "./raft.ts";
 import type { RaftStorage } from "./storage.ts";
 
 /** A member as raft sees it. */
@@ -70,6 +71,8 @@ export interface RaftConfig {
   readonly logger: Logger;
   /** Draws election timeouts. */
   readonly random: Random;
+  /** For tests alone: another core, such as one with a deliberately broken rule. */
+  readonly newCore?: ((config: RaftConfig) => Raft) | undefined;
 }
 
 /** Volatile; for logs and for the server to know who leads. */
