@@ -64,7 +64,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
   const { logger, clock, random } = deps;
   const closers: (() => Promise<void> | void)[] = [];
   // Before there is a server to stop, a disk that refuses is met by the next step of the start.
-  let fail = (error: Error): void => logger.error("failed to commit to the backend", { error });
+  let fail = (error: unknown): void => logger.error("the start cannot succeed", { error });
   const closeAll = async () => {
     for (const close of closers.splice(0).reverse()) await close();
   };
@@ -108,7 +108,14 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       checkpoints: config.leaseCheckpoint,
       persistsCheckpoints: () => config.leaseCheckpointPersist,
     });
-    const store = await MvccStore.open({ backend, leases: lessor, clock, logger, limits: config });
+    const store = await MvccStore.open({
+      backend,
+      leases: lessor,
+      clock,
+      logger,
+      onFatal: (error) => fail(error),
+      limits: { compactionBatchRows: config.compactionBatchLimit },
+    });
     closers.push(() => store.close());
     const node = new RawNode({
       id: cluster.localId,

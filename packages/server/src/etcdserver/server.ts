@@ -361,7 +361,7 @@ export class Server implements EtcdServer, TransportSink {
   }
 
   /** Ends the member because of an error outside of it: its backend cannot commit any more. */
-  abort(error: Error): void {
+  abort(error: unknown): void {
     this.#fail(error);
   }
 
@@ -1162,14 +1162,15 @@ export class Server implements EtcdServer, TransportSink {
 
   async hash(ctx: RequestContext): Promise<HashResponse> {
     await this.#requireAdmin(ctx);
-    const hash = await this.#store.hash();
-    return { header: this.header(), hash };
+    const { hash, revision } = await this.#store.hash(ctx.signal);
+    return { header: this.#headerAt(revision), hash };
   }
 
   async hashKv(request: HashKVRequest, ctx: RequestContext): Promise<HashKVResponse> {
     await this.#requireAdmin(ctx);
-    const { hash, compactRevision, currentRevision } = await this.#store.hashKv(request.revision);
-    return { header: this.#headerAt(currentRevision), hash, compactRevision, hashRevision: 0 };
+    const header = this.header();
+    const { hash, compactRevision } = await this.#store.hashKv(request.revision, ctx.signal);
+    return { header, hash, compactRevision, hashRevision: 0 };
   }
 
   async snapshot(ctx: RequestContext): Promise<SnapshotStream> {

@@ -1,0 +1,182 @@
+import { afterEach, describe, expect, it } from "vitest";
+import { utf8Bytes, utf8Text } from "../lib/bytes.ts";
+import { VirtualClock } from "../lib/clock.ts";
+import { silentLogger } from "../lib/log.ts";
+import { SeededRandom } from "../lib/random.ts";
+import { type Deferred, deferred, yieldToEventLoop } from "../lib/wait.ts";
+import { ConfChange, ConfChangeType, Entry, EntryType, type HardState } from "../pb/raftpb.ts";
+import { MemoryStorage, RawNode } from "../raft/index.ts";
+import { RaftLoop } from "./raft-loop.ts";
+import { nullTransport } from "./transport.ts";
+
+/** One voter that has just been bootstrapped, on a disk whose saves end when the test says so. */
+function setUp(options: { manualDisk?: boolean } = {}) {
+  const clock = new VirtualClock();
+  const storage = new MemoryStorage();
+  const change = ConfChange.encode({ id: 0n, type: ConfChangeType.ConfChangeAddNode, nodeId: 1n });
+  storage.setHardState({ term: 1, vote: 0n, commit: 1 });
+  storage.append([Entry.create({ term: 1, index: 1, type: EntryType.EntryConfChange, data: change })]);
+  const node = new RawNode({
+    id: 1n,
+    electionTicks: 10,
+    heartbeatTicks: 1,
+    storage,
+    asyncStorageWrites: true,
+    messageBytesMax: 1024 * 1024,
+    inflightMessagesMax: 512,
+    checkQuorum: true,
+    preVote: true,
+    logger: silentLogger,
+    random: new SeededRandom(1),
+  });
+  const state = { isManual: options.manualDisk ?? false, leader: 0n };
+  const saves: { readonly entries: string[]; readonly hardState: HardState | undefined; readonly done: Deferred }[] =
+    [];
+  const applied: string[] = [];
+  const reads: string[] = [];
+  const dropped: number[] = [];
+  const loop: RaftLoop = new RaftLoop({
+    node,
+    storage,
+    disk: {
+      save(hardState, entries) {
+        const done = deferred();
+        saves.push({ entries: entries.map((entry) => utf8Text(entry.data ?? new Uint8Array())), hardState, done });
+        if (!state.isManual) done.resolve();
+        return done.promise;
+      },
+      saveSnapshot: () => Promise.resolve(),
+    },
+    transport: nullTransport,
+    sink: {
+      apply(entries, done) {
+        for (const entry of entries) {
+          if (entry.type === EntryType.EntryConfChange)
+            node.applyConfChange(ConfChange.decode(entry.data as Uint8Array));
+          else applied.push(utf8Text(entry.data ?? new Uint8Array()));
+        }
+        done();
+      },
+      install: () => {},
+    },
+    clock,
+    logger: silentLogger,
+    memberId: 1n,
+    tickMs: 100,
+    handOver: (suffix) => suffix !== 13,
+    dropped: (suffix) => void dropped.push(suffix),
+    readStates: (states) => reads.push(...states.map((one) => `${utf8Text(one.context)}@${one.index}`)),
+    leaderChanged: (leader) => {
+      state.leader = leader;
+    },
+  });
+  return { clock, loop, saves, applied, reads, dropped, state };
+}
+
+const loops: RaftLoop[] = [];
+afterEach(async () => {
+  for (const loop of loops.splice(0)) await loop.stop();
+});
+
+/** Lets everything happen that needs no time to pass. */
+async function settle(): Promise<void> {
+  for (let i = 0; i < 10; i++) await yieldToEventLoop();
+}
+
+async function elect(set: ReturnType<typeof setUp>): Promise<{ readonly ended: Promise<void> }> {
+  loops.push(set.loop);
+  const ended = set.loop.run();
+  ended.catch(() => {}); // whoever asks
+  await settle();
+  set.loop.call((node) => node.campaign());
+  await settle();
+  expect(set.state.leader).toBe(1n);
+  return { ended };
+}
+
+const propose = (loop: RaftLoop, suffix: number, text: string) =>
+  loop.propose({ kind: "entry", suffix, data: utf8Bytes(text) });
+
+describe("RaftLoop", () => {
+  it("elects a single voter, and holds proposals back until then", async () => {
+    const set = setUp();
+    propose(set.loop, 1, "early");
+    await elect(set);
+    expect(set.applied).toEqual(["", "early"]);
+    expect(set.loop.isLeader).toBe(true);
+    expect(set.loop.term).toBe(2);
+    expect(set.loop.committedIndex).toBe(3);
+  });
+
+  it("puts what arrives together into one save, and leaves out what nobody waits for", async () => {
+    const set = setUp();
+    await elect(set);
+    const before = set.saves.length;
+    for (const [suffix, text] of [
+      [1, "a"],
+      [13, "gone"],
+      [2, "b"],
+    ] as const) {
+      propose(set.loop, suffix, text);
+    }
+    await settle();
+    expect(set.saves.slice(before).map((save) => save.entries)).toEqual([["a", "b"], []]);
+    expect(set.applied).toEqual(["", "a", "b"]);
+  });
+
+  it("applies nothing before it is durable, and takes more in meanwhile", async () => {
+    const set = setUp();
+    await elect(set);
+    set.state.isManual = true;
+    const before = set.saves.length;
+    propose(set.loop, 1, "a");
+    await settle();
+    propose(set.loop, 2, "b");
+    await settle();
+    expect(set.saves.slice(before).map((save) => save.entries)).toEqual([["a"], ["b"]]);
+    expect(set.applied).toEqual([""]);
+    set.saves[before]?.done.resolve();
+    await settle();
+    expect(set.applied).toEqual(["", "a"]);
+    set.saves[before + 1]?.done.resolve();
+    await settle();
+    expect(set.applied).toEqual(["", "a", "b"]);
+    set.state.isManual = false;
+    for (const save of set.saves) save.done.resolve();
+  });
+
+  it("answers reads while a save is in flight, at the index that is committed", async () => {
+    const set = setUp();
+    await elect(set);
+    set.state.isManual = true;
+    propose(set.loop, 1, "a");
+    await settle();
+    set.loop.readIndex(utf8Bytes("r"));
+    await settle();
+    expect(set.reads).toEqual(["r@2"]);
+    set.state.isManual = false;
+    for (const save of set.saves) save.done.resolve();
+  });
+
+  it("ends with the error of a disk that refuses, and acknowledges nothing", async () => {
+    const set = setUp();
+    const { ended } = await elect(set);
+    set.state.isManual = true;
+    propose(set.loop, 1, "a");
+    await settle();
+    set.saves.at(-1)?.done.reject(new Error("no space left on device"));
+    await expect(ended).rejects.toThrow("no space left");
+    expect(set.applied).toEqual([""]);
+  });
+
+  it("ticks on the clock, once for what was missed", async () => {
+    const set = setUp();
+    await elect(set);
+    expect(set.loop.hasTickedWithin(100)).toBe(true);
+    set.clock.advance(1000);
+    expect(set.loop.hasTickedWithin(300)).toBe(false);
+    await settle();
+    expect(set.loop.hasTickedWithin(300)).toBe(true);
+    expect(set.loop.isLeader).toBe(true);
+  });
+});
