@@ -14,9 +14,9 @@ import { KvClient } from "./kv.ts";
 import { LeaseClient } from "./lease.ts";
 import { MaintenanceClient } from "./maintenance.ts";
 import { type CallOptions, type ClientOptions, DEFAULT_SEND_BYTES_MAX } from "./options.ts";
-import { isRepeatable, pauseMs, shouldRepeat, sleep } from "./retry.ts";
+import { isRepeatable, pauseMs, shouldRepeat, sleep, wasNeverSent } from "./retry.ts";
 import { type WatchInit, type WatchOptions, Watcher } from "./watch.ts";
-import { Auth, Code, EtcdError } from "./wire/index.ts";
+import { Auth, Code, type ErrorKind, EtcdError } from "./wire/index.ts";
 
 /** What a call needs to know of a method; the services of `wire` have this shape. */
 export interface MethodOf<Request, Response> {
@@ -59,6 +59,9 @@ export class Client implements AsyncDisposable {
   readonly #grpc: Grpc;
   readonly #options: ClientOptions;
   readonly #channels: Channels;
+  /** Calls and streams that are under way, to be ended when the client closes. */
+  readonly #running = new Set<{ cancel(): void }>();
+  #isClosed = false;
   #token: string | undefined;
   #login: Promise<void> | undefined;
 
@@ -124,7 +127,7 @@ export class Client implements AsyncDisposable {
           continue;
         }
         if (Date.now() >= deadlineMs) throw new RpcError(Code.DeadlineExceeded, DEADLINE_TEXT, { cause: error });
-        if (!shouldRepeat(repeatable, code, attempt)) throw error;
+        if (!shouldRepeat(repeatable || wasNeverSent(code, details), code, attempt)) throw error;
         await sleep(pauseMs(), options.signal);
       }
     }
@@ -132,7 +135,7 @@ export class Client implements AsyncDisposable {
 
   #wantsNewToken(error: unknown): boolean {
     if (this.#options.username === undefined || !(error instanceof EtcdError)) return false;
-    return error.kind === "InvalidAuthToken" || error.kind === "AuthOldRevision" || error.kind === "UserEmpty";
+    return TOKEN_ERRORS.has(error.kind);
   }
 
   #metadata(options: CallOptions): Metadata {
@@ -161,13 +164,38 @@ export class Client implements AsyncDisposable {
         grpcOptions,
         (error, response) => {
           signal?.removeEventListener("abort", onAbort);
-          if (error) reject(callError(error));
+          this.#running.delete(call);
+          if (error) reject(this.#isClosed ? closedError() : callError(error));
           else resolve(response ?? new Uint8Array(0));
         },
       );
+      this.#running.add(call);
       const onAbort = () => call.cancel();
       signal?.addEventListener("abort", onAbort, { once: true });
     });
+  }
+
+  /** Reads a stream's answers; the call is over when the generator is. */
+  async *#read<Response>(
+    call: ClientReadableStream<Uint8Array>,
+    decode: (bytes: Uint8Array) => Response,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<Response, void, void> {
+    const onAbort = () => call.cancel();
+    if (signal?.aborted) onAbort();
+    signal?.addEventListener("abort", onAbort, { once: true });
+    this.#running.add(call);
+    try {
+      for await (const bytes of call) yield decode(bytes as Uint8Array);
+      signal?.throwIfAborted();
+    } catch (error) {
+      if (signal?.aborted) throw signal.reason;
+      throw this.#isClosed ? closedError() : callError(error);
+    } finally {
+      signal?.removeEventListener("abort", onAbort);
+      this.#running.delete(call);
+      call.cancel();
+    }
   }
 
   /** One request, many answers. Back-pressure is the consumer's: nothing is read ahead without bound. */
@@ -177,19 +205,33 @@ export class Client implements AsyncDisposable {
     options: CallOptions = {},
   ): AsyncGenerator<Response, void, void> {
     const deadlineMs = options.timeoutMs === undefined ? Number.POSITIVE_INFINITY : Date.now() + options.timeoutMs;
-    const connection = await this.#channels.pick(deadlineMs, options.signal, options.endpoint);
-    const call = connection.grpc.makeServerStreamRequest<Uint8Array, Uint8Array>(
-      method.path,
-      passBytes,
-      keepBytes,
-      method.request.encode(request),
-      this.#metadata(options),
-      deadlineMs === Number.POSITIVE_INFINITY ? {} : { deadline: deadlineMs },
-    );
-    yield* readStream(call, method.response.decode, options.signal);
+    const bytes = method.request.encode(request);
+    for (let attempt = 0; ; attempt++) {
+      const connection = await this.#channels.pick(deadlineMs, options.signal, options.endpoint);
+      const call = connection.grpc.makeServerStreamRequest<Uint8Array, Uint8Array>(
+        method.path,
+        passBytes,
+        keepBytes,
+        bytes,
+        this.#metadata(options),
+        deadlineMs === Number.POSITIVE_INFINITY ? {} : { deadline: deadlineMs },
+      );
+      let hasAnswered = false;
+      try {
+        for await (const response of this.#read(call, method.response.decode, options.signal)) {
+          hasAnswered = true;
+          yield response;
+        }
+        return;
+      } catch (error) {
+        if (hasAnswered || attempt > 0 || !this.#wantsNewToken(error)) throw error;
+        this.#token = undefined;
+        await this.login();
+      }
+    }
   }
 
-  /** Opens a stream both ways on a connected endpoint. */
+  /** Opens a stream both ways on a connected endpoint; a time-out bounds all of it. */
   async duplex<Request, Response>(
     method: MethodOf<Request, Response>,
     options: CallOptions = {},
@@ -201,6 +243,7 @@ export class Client implements AsyncDisposable {
       passBytes,
       keepBytes,
       this.#metadata(options),
+      deadlineMs === Number.POSITIVE_INFINITY ? {} : { deadline: deadlineMs },
     );
     // Until someone iterates, an error is kept for the iterator and must not be an unhandled event.
     call.on("error", () => {});
@@ -215,7 +258,7 @@ export class Client implements AsyncDisposable {
       cancel() {
         call.cancel();
       },
-      [Symbol.asyncIterator]: () => readStream(call, method.response.decode, options.signal),
+      [Symbol.asyncIterator]: () => this.#read(call, method.response.decode, options.signal),
     };
   }
 
@@ -253,10 +296,12 @@ export class Client implements AsyncDisposable {
     return this.#wantsNewToken(error);
   }
 
-  /** Closes all connections; running calls end with Canceled or Unavailable. */
+  /** Closes all connections; running calls and streams end with Canceled. */
   close(): void {
+    this.#isClosed = true;
     this.lease.stop();
     this.#channels.close();
+    for (const call of [...this.#running]) call.cancel();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -265,35 +310,30 @@ export class Client implements AsyncDisposable {
   }
 }
 
+/** What a server says to a token that is missing, expired or older than the last change of users and roles. */
+const TOKEN_ERRORS: ReadonlySet<ErrorKind> = new Set<ErrorKind>([
+  "UserEmpty",
+  "InvalidAuthToken",
+  "AuthOldRevision",
+  "AuthInnerUserEmpty",
+  "AuthInnerInvalidToken",
+]);
+
 const passBytes = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 const keepBytes = (bytes: Buffer): Uint8Array => bytes;
+
+const closedError = (): RpcError => new RpcError(Code.Canceled, "the client is closed");
 
 function callError(error: unknown): Error {
   const { code, details } = error as { code?: unknown; details?: unknown };
   if (typeof code !== "number") return error as Error;
   const text = typeof details === "string" ? details : "";
+  // grpc's words for a stream that the other side reset; whoever cancels a call here does not ask for its error.
+  if (code === Code.Canceled && text === "Call cancelled") {
+    return new RpcError(Code.Unavailable, "the connection was closed by the server", { cause: error });
+  }
   if (code === Code.DeadlineExceeded && /^Deadline exceeded/.test(text)) {
     return new RpcError(code, DEADLINE_TEXT, { cause: error });
   }
   return statusError(code, text, error);
-}
-
-async function* readStream<Response>(
-  call: ClientReadableStream<Uint8Array>,
-  decode: (bytes: Uint8Array) => Response,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<Response, void, void> {
-  const onAbort = () => call.cancel();
-  if (signal?.aborted) onAbort();
-  signal?.addEventListener("abort", onAbort, { once: true });
-  try {
-    for await (const bytes of call) yield decode(bytes as Uint8Array);
-    signal?.throwIfAborted();
-  } catch (error) {
-    if (signal?.aborted) throw signal.reason;
-    throw callError(error);
-  } finally {
-    signal?.removeEventListener("abort", onAbort);
-    call.cancel();
-  }
 }

@@ -74,8 +74,8 @@ class Keeper {
 export class LeaseClient {
   readonly #client: Client;
   readonly #keepers = new Set<Keeper>();
-  #pump: Promise<void> | undefined;
-  #stop = new AbortController();
+  /** Ends the run of the shared stream; undefined while none runs. */
+  #stop: AbortController | undefined;
 
   constructor(client: Client) {
     this.#client = client;
@@ -134,9 +134,7 @@ export class LeaseClient {
     signal?.throwIfAborted();
     const keeper = new Keeper(id, Date.now());
     this.#keepers.add(keeper);
-    this.#pump ??= this.#run().finally(() => {
-      this.#pump = undefined;
-    });
+    this.#start();
     const onAbort = () => keeper.finish({ error: signal?.reason });
     signal?.addEventListener("abort", onAbort, { once: true });
     try {
@@ -157,13 +155,28 @@ export class LeaseClient {
 
   /** Ends the shared stream; running keepAlive loops end. Called when the client closes. */
   stop(): void {
-    this.#stop.abort();
-    this.#stop = new AbortController();
+    this.#stop?.abort();
+    this.#stop = undefined;
     for (const keeper of this.#keepers) keeper.finish({});
   }
 
-  async #run(): Promise<void> {
-    const { signal } = this.#stop;
+  /** Runs the shared stream while there are leases to keep. Each run has a signal of its own, so that two never mix. */
+  #start(): void {
+    if (this.#stop) return;
+    const stop = new AbortController();
+    this.#stop = stop;
+    // A lease also runs out while no endpoint can be reached, when the loop below waits for one.
+    const watchdog = setInterval(() => this.#giveUpLate(), KEEP_ALIVE_TICK_MS);
+    void this.#run(stop.signal).finally(() => {
+      clearInterval(watchdog);
+      if (this.#stop !== stop) return;
+      this.#stop = undefined;
+      // Somebody came while this run was ending.
+      if ([...this.#keepers].some((keeper) => !keeper.end)) this.#start();
+    });
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
     while (this.#keepers.size > 0 && !signal.aborted) {
       let stream: Duplex<Init<LeaseKeepAliveRequest>, LeaseKeepAliveResponse> | undefined;
       try {

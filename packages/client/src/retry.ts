@@ -1,20 +1,26 @@
 /**
- * What may be repeated. etcd's rule (client/v3/retry.go): a call that changes nothing is asked again, at the next endpoint,
- * while the answer is Unavailable; a call that writes is not, since the first attempt may have been carried out.
- * A write still waits for a connection before it is sent, which is always safe.
+ * What may be repeated. etcd's rule (client/v3/retry.go): a call that changes nothing, or nothing that matters twice, is
+ * asked again at the next endpoint while the answer is Unavailable; any other call is not, since the first attempt
+ * may have been carried out. It still waits for a connection before it is sent, and is repeated when it was never
+ * sent, which is always safe.
  */
 import { ATTEMPTS_MAX, RETRY_PAUSE_MS } from "./options.ts";
 import { Auth, Cluster, Code, KV, Lease, Maintenance, type TxnRequest, type RequestOp } from "./wire/index.ts";
 
-const READ_ONLY_PATHS: ReadonlySet<string> = new Set(
+const REPEATABLE_PATHS: ReadonlySet<string> = new Set(
   [
     KV.methods.range,
+    // A lease granted twice runs out unseen; one revoked twice is gone.
+    Lease.methods.leaseGrant,
+    Lease.methods.leaseRevoke,
     Lease.methods.leaseTimeToLive,
     Lease.methods.leaseLeases,
     Cluster.methods.memberList,
+    Maintenance.methods.alarm,
     Maintenance.methods.status,
     Maintenance.methods.hash,
     Maintenance.methods.hashKv,
+    Maintenance.methods.moveLeader,
     Auth.methods.authStatus,
     Auth.methods.userGet,
     Auth.methods.userList,
@@ -43,12 +49,17 @@ export function isWriteTxn(request: Pick<TxnRequest, "success" | "failure">): bo
 
 /** Whether this call may be asked again after its connection broke under it. */
 export function isRepeatable(path: string, request: unknown): boolean {
-  if (READ_ONLY_PATHS.has(path)) return true;
+  if (REPEATABLE_PATHS.has(path)) return true;
   if (path === KV.methods.txn.path) {
     const { success = [], failure = [] } = request as Partial<TxnRequest>;
     return !isWriteTxn({ success, failure });
   }
   return false;
+}
+
+/** Whether grpc says that it never had a connection to send this attempt on. */
+export function wasNeverSent(code: number, details: string): boolean {
+  return code === Code.Unavailable && details.startsWith("No connection established");
 }
 
 /** Whether to try again after `attempt` (from 0) ended with this status. */

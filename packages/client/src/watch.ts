@@ -20,7 +20,10 @@ import { isBrokenConnection } from "./errors.ts";
 import type { CallOptions } from "./options.ts";
 import { sleep } from "./retry.ts";
 import {
+  Code,
+  type EtcdError,
   type Event,
+  etcdErrorFromStatus,
   type Init,
   Watch,
   type WatchCreateRequest,
@@ -160,6 +163,9 @@ export class Watcher implements AsyncIterable<WatchResponse> {
       const range = waiting.shift();
       if (!range) return;
       const isFirst = range.stableId === undefined;
+      // The token ran out: log in and open another stream, as if this one had broken.
+      const refusal = response.canceled ? errorFromReason(response.cancelReason) : undefined;
+      if (refusal && this.#client.isTokenError(refusal)) throw refusal;
       range.streamId = response.watchId;
       range.stableId ??= response.watchId;
       if (response.canceled) {
@@ -200,6 +206,12 @@ export class Watcher implements AsyncIterable<WatchResponse> {
     range.nextRevision = (events.at(-1)?.kv?.modRevision ?? range.nextRevision) + 1;
     yield { ...response, watchId: range.stableId, events };
   }
+}
+
+/** The error that a watch's cancel reason quotes the way Go prints a status; undefined for other reasons. */
+function errorFromReason(reason: string): EtcdError | undefined {
+  const [, text] = /^rpc error: code = \w+ desc = (.*)$/s.exec(reason) ?? [];
+  return text === undefined ? undefined : etcdErrorFromStatus(Code.Unknown, text);
 }
 
 /** A watch of `key` and its range, from `startRevision` on (0 or absent: from now on). */

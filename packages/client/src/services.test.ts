@@ -1,0 +1,273 @@
+/** The facades of keys, cluster, maintenance and auth: what they ask, and what they make of the answers. */
+import { createHash } from "node:crypto";
+import { afterEach, describe, expect, it } from "vitest";
+import {
+  type Client,
+  compare,
+  connect,
+  deleteOp,
+  getOp,
+  keyAndEnd,
+  prefixRangeEnd,
+  putOp,
+  toText,
+  txnOp,
+} from "./index.ts";
+import { parseEndpoint } from "./options.ts";
+import { FakeServer } from "./testing/fake-server.ts";
+import {
+  AlarmAction,
+  AlarmType,
+  Auth,
+  Cluster,
+  Code,
+  type Codec,
+  KV,
+  Maintenance,
+  PermissionType,
+  SortOrder,
+  type TxnRequest,
+} from "./wire/index.ts";
+
+const opened: AsyncDisposable[] = [];
+
+afterEach(async () => {
+  for (const each of opened.splice(0).reverse()) await each[Symbol.asyncDispose]();
+});
+
+async function pair(): Promise<{ client: Client; fake: FakeServer }> {
+  const fake = await FakeServer.start();
+  opened.push(fake);
+  const client = await connect({ endpoints: [fake.endpoint] });
+  opened.push(client);
+  return { client, fake };
+}
+
+/** Answers with nothing and keeps what was asked. */
+function recorder(fake: FakeServer) {
+  const asked: unknown[] = [];
+  return {
+    asked,
+    on<M extends { path: string; kind: string; request: Codec<never>; response: unknown }>(method: M) {
+      fake.on(method as never, (request: unknown) => {
+        asked.push(request);
+        return {} as never;
+      });
+      return this;
+    },
+  };
+}
+
+const bytes = (text: string) => new Uint8Array(Buffer.from(text));
+
+describe("kv", () => {
+  it("get, put, delete and compact pass their options on", async () => {
+    const { client, fake } = await pair();
+    const { asked } = recorder(fake)
+      .on(KV.methods.range as never)
+      .on(KV.methods.put as never)
+      .on(KV.methods.deleteRange as never)
+      .on(KV.methods.compact as never);
+    await client.kv.get("a", { prefix: true, limit: 3, revision: 9, sortOrder: SortOrder.Descend, keysOnly: true });
+    await client.kv.put("a", "b", { lease: 7n, prevKv: true });
+    await client.kv.delete("a", { fromKey: true, prevKv: true });
+    await client.kv.compact(5, { physical: true });
+    expect(asked).toMatchObject([
+      {
+        key: bytes("a"),
+        rangeEnd: bytes("b"),
+        limit: 3,
+        revision: 9,
+        sortOrder: 2,
+        keysOnly: true,
+        serializable: false,
+      },
+      { key: bytes("a"), value: bytes("b"), lease: 7n, prevKv: true, ignoreValue: false },
+      { key: bytes("a"), rangeEnd: new Uint8Array(1), prevKv: true },
+      { revision: 5, physical: true },
+    ]);
+  });
+
+  it("a transaction holds its conditions and both branches", async () => {
+    const { client, fake } = await pair();
+    let seen: TxnRequest | undefined;
+    fake.on(KV.methods.txn, (request) => {
+      seen = request;
+      return { succeeded: true };
+    });
+    const { succeeded } = await client.kv
+      .txn()
+      .if(
+        compare("a", "value", "=", "x"),
+        compare("a", "mod", ">", 5),
+        compare("p", "lease", "!=", 0n, { prefix: true }),
+      )
+      .then(putOp("a", "y"), getOp("a"))
+      .else(deleteOp("a"), txnOp({ success: [getOp("b")] }))
+      .commit();
+    expect(succeeded).toBe(true);
+    expect(seen).toMatchObject({
+      compare: [
+        { key: bytes("a"), result: 0, target: 3, targetUnion: { kind: "value", value: bytes("x") } },
+        { key: bytes("a"), result: 1, target: 2, targetUnion: { kind: "modRevision", value: 5 } },
+        { key: bytes("p"), rangeEnd: bytes("q"), result: 3, target: 4, targetUnion: { kind: "lease", value: 0n } },
+      ],
+      success: [{ request: { kind: "requestPut" } }, { request: { kind: "requestRange" } }],
+      failure: [{ request: { kind: "requestDeleteRange" } }, { request: { kind: "requestTxn" } }],
+    });
+  });
+});
+
+describe("ranges", () => {
+  it("the end of a prefix is its successor; there is none above all 0xff", () => {
+    expect(prefixRangeEnd("a")).toEqual(bytes("b"));
+    expect(prefixRangeEnd(Uint8Array.of(1, 0xff))).toEqual(Uint8Array.of(2));
+    expect(prefixRangeEnd(Uint8Array.of(0xff, 0xff))).toEqual(Uint8Array.of(0));
+  });
+
+  it("an empty key with prefix or fromKey is every key", () => {
+    const all = { key: Uint8Array.of(0), rangeEnd: Uint8Array.of(0) };
+    expect(keyAndEnd("", { prefix: true })).toEqual(all);
+    expect(keyAndEnd("", { fromKey: true })).toEqual(all);
+  });
+
+  it("text is UTF-8", () => {
+    expect(toText(keyAndEnd("ключ", {}).key)).toBe("ключ");
+  });
+});
+
+describe("endpoints", () => {
+  it.each([
+    ["127.0.0.1:2379", false, "dns:127.0.0.1:2379", false],
+    ["127.0.0.1:2379", true, "dns:127.0.0.1:2379", true],
+    ["http://h:1/", true, "dns:h:1", false],
+    ["https://h:1", false, "dns:h:1", true],
+    ["[::1]:2379", false, "dns:[::1]:2379", false],
+    ["unix:///tmp/s", false, "unix:/tmp/s", false],
+  ])("%s (tls %s) dials %s", (endpoint, hasTls, target, isTls) => {
+    expect(parseEndpoint(endpoint, hasTls ? {} : undefined)).toEqual({ target, isTls });
+  });
+});
+
+describe("cluster", () => {
+  it("each call passes its fields on; the list is linearizable unless told otherwise", async () => {
+    const { client, fake } = await pair();
+    const m = Cluster.methods;
+    const { asked } = recorder(fake)
+      .on(m.memberList as never)
+      .on(m.memberAdd as never)
+      .on(m.memberUpdate as never)
+      .on(m.memberPromote as never)
+      .on(m.memberRemove as never);
+    await client.cluster.memberList();
+    await client.cluster.memberList({ linearizable: false });
+    await client.cluster.memberAdd(["http://a:1"], { isLearner: true });
+    await client.cluster.memberUpdate(1n, ["http://b:1"]);
+    await client.cluster.memberPromote(2n);
+    await client.cluster.memberRemove(2n ** 64n - 1n);
+    expect(asked).toEqual([
+      { linearizable: true },
+      { linearizable: false },
+      { peerUrls: ["http://a:1"], isLearner: true },
+      { id: 1n, peerUrls: ["http://b:1"] },
+      { id: 2n },
+      { id: 2n ** 64n - 1n },
+    ]);
+  });
+});
+
+describe("maintenance", () => {
+  it("each call passes its fields on", async () => {
+    const { client, fake } = await pair();
+    const m = Maintenance.methods;
+    const { asked } = recorder(fake)
+      .on(m.status as never)
+      .on(m.defragment as never)
+      .on(m.hash as never)
+      .on(m.hashKv as never)
+      .on(m.alarm as never)
+      .on(m.moveLeader as never);
+    await client.maintenance.status();
+    await client.maintenance.defragment();
+    await client.maintenance.hash();
+    await client.maintenance.hashKv({ revision: 4 });
+    await client.maintenance.alarmList();
+    await client.maintenance.alarmDisarm(9n, AlarmType.NoSpace);
+    await client.maintenance.moveLeader(8n);
+    expect(asked).toEqual([
+      {},
+      {},
+      {},
+      { revision: 4 },
+      { action: AlarmAction.Get, memberId: 0n, alarm: AlarmType.None },
+      { action: AlarmAction.Deactivate, memberId: 9n, alarm: AlarmType.NoSpace },
+      { targetId: 8n },
+    ]);
+  });
+
+  const snapshotOf = async (blobs: readonly Uint8Array[]): Promise<Buffer> => {
+    const { client, fake } = await pair();
+    fake.onStream(Maintenance.methods.snapshot, (stream) => {
+      for (const blob of blobs) stream.send({ blob });
+      stream.end();
+    });
+    const parts: Uint8Array[] = [];
+    for await (const part of client.maintenance.snapshot()) parts.push(part);
+    return Buffer.concat(parts);
+  };
+  const data = [Buffer.alloc(32768, 1), Buffer.from("tail")];
+  const digest = createHash("sha256").update(Buffer.concat(data)).digest();
+
+  it("snapshot() gives the database and its digest", async () => {
+    expect(Buffer.compare(await snapshotOf([...data, digest]), Buffer.concat([...data, digest]))).toBe(0);
+  });
+
+  it.each([
+    ["a wrong digest", [...data, Buffer.alloc(32)]],
+    ["no digest", data],
+    ["no tail", [data[0] as Buffer, digest]],
+    ["nothing", []],
+  ])("snapshot() with %s is data loss", async (_what, blobs) => {
+    await expect(snapshotOf(blobs)).rejects.toMatchObject({ code: Code.DataLoss });
+  });
+});
+
+describe("auth", () => {
+  it("each call passes its fields on", async () => {
+    const { client, fake } = await pair();
+    const record = recorder(fake);
+    for (const method of Object.values(Auth.methods)) record.on(method as never);
+    const { auth } = client;
+    await auth.userAdd("u", "pw");
+    await auth.userAdd("v", "", { noPassword: true });
+    await auth.userChangePassword("u", "pw2");
+    await auth.roleAdd("r");
+    await auth.roleGrantPermission("r", PermissionType.ReadWrite, "a", { prefix: true });
+    await auth.roleRevokePermission("r", "a", { prefix: true });
+    await auth.userGrantRole("u", "r");
+    await auth.userRevokeRole("u", "r");
+    await auth.authenticate("u", "pw2");
+    expect(record.asked).toMatchObject([
+      { name: "u", password: "pw", options: { noPassword: false } },
+      { name: "v", password: "", options: { noPassword: true } },
+      { name: "u", password: "pw2" },
+      { name: "r" },
+      { name: "r", perm: { permType: PermissionType.ReadWrite, key: bytes("a"), rangeEnd: bytes("b") } },
+      { role: "r", key: bytes("a"), rangeEnd: bytes("b") },
+      { user: "u", role: "r" },
+      { name: "u", role: "r" },
+      { name: "u", password: "pw2" },
+    ]);
+    record.asked.length = 0;
+    await auth.enable();
+    await auth.disable();
+    await auth.status();
+    await auth.userGet("u");
+    await auth.userList();
+    await auth.userDelete("u");
+    await auth.roleGet("r");
+    await auth.roleList();
+    await auth.roleDelete("r");
+    expect(record.asked).toEqual([{}, {}, {}, { name: "u" }, {}, { name: "u" }, { role: "r" }, {}, { role: "r" }]);
+  });
+});
