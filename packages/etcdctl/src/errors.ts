@@ -34,7 +34,14 @@ export const statusText = (code: number, details: string): string =>
 
 /** The text that `Error: ` is put before. */
 export function errorText(error: unknown): string {
-  if (!isRpcError(error)) return error instanceof Error ? error.message : String(error);
+  if (!isRpcError(error)) {
+    // The server has texts that etcd's client does not know as its own: "auth: permission denied" is one.
+    const { name, message, code } = error as { name?: unknown; message?: unknown; code?: unknown };
+    if (name === "EtcdError" && typeof message === "string" && !message.startsWith("etcdserver: ")) {
+      return statusText(Number(code), message);
+    }
+    return error instanceof Error ? error.message : String(error);
+  }
   if (error.code === DEADLINE_EXCEEDED && error.details === DEADLINE_TEXT) return DEADLINE_TEXT;
   return error.details.startsWith("etcdclient: ") ? error.details : statusText(error.code, error.details);
 }

@@ -2,4 +2,6 @@
 import { runCli } from "./cli/run.ts";
 import { processIo } from "./process-io.ts";
 
+// What Node thinks of a library's habits is not for the user of a tool.
+process.noDeprecation = true;
 process.exit(await runCli(processIo(process.argv.slice(2))));

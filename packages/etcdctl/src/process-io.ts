@@ -135,10 +135,14 @@ function readHidden(): Promise<string> {
     };
     const onData = (chunk: Uint8Array): void => {
       for (const byte of chunk) {
-        if (byte === CTRL_C) return onSignal("SIGINT");
+        if (byte === CTRL_C) {
+          onSignal("SIGINT");
+          return;
+        }
         if (LINE_ENDS.includes(byte) || (byte === CTRL_D && bytes.length === 0)) {
           finish();
-          return resolve(fromBytes(Uint8Array.from(bytes)));
+          resolve(fromBytes(Uint8Array.from(bytes)));
+          return;
         }
         if (BACKSPACE.includes(byte))
           bytes = Array.from(toBytes([...fromBytes(Uint8Array.from(bytes))].slice(0, -1).join("")));

@@ -32,7 +32,7 @@ function readPair(certPath: string, keyPath: string): { cert: Uint8Array; key: U
 
 function readAuthorities(path: string): Uint8Array {
   const ca = read(path);
-  for (const block of ca.toString("latin1").match(/-----BEGIN [^]*?-----END [^\n]*/g) ?? []) {
+  for (const block of ca.toString("latin1").match(/-----BEGIN [\s\S]*?-----END [^\n]*/g) ?? []) {
     try {
       new X509Certificate(block);
     } catch {

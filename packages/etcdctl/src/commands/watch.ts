@@ -6,7 +6,6 @@ import { root } from "../cli/tree.ts";
 import type { CommandContext, Connected } from "../context.ts";
 import { errorText } from "../errors.ts";
 import { badArgs, BAD_ARGS, ERROR, ExitError, exitSilently, INTERRUPTED, INVALID_INPUT } from "../exit.ts";
-import { toBytes } from "../go/bytes.ts";
 import { quote, quoteList } from "../go/quote.ts";
 import { splitWords } from "../go/words.ts";
 import type { ChildEnd } from "../io.ts";
