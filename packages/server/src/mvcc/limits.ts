@@ -1,0 +1,37 @@
+/** Bounds of this room, with unit and source. etcd's numbers unless said otherwise. */
+
+/** Rows that one batch of a compaction removes before others may work. */
+export const COMPACTION_BATCH_ROWS = 1000;
+
+/** Rows that one slice of a hash or of a rebuild reads before others may work. Ours. */
+export const SCAN_SLICE_ROWS = 2000;
+
+/** Bytes that such a slice reads at most, but for one row that is larger. Ours. */
+export const SCAN_SLICE_BYTES = 2 * 1024 * 1024;
+
+/** Hashes of finished compactions that are remembered. */
+export const COMPACTION_HASHES_MAX = 10;
+
+/** Live keys that a range at an old revision takes at a time. Ours. */
+export const OLD_RANGE_CHUNK_KEYS = 1000;
+
+/** Responses that may wait in a watch stream's outbox; then its watchers become victims. */
+export const OUTBOX_RESPONSES_MAX = 128;
+
+/** Distinct revisions in one response of a watcher that catches up. */
+export const CATCH_UP_REVISIONS_MAX = 1000;
+
+/** Bytes of events that may wait in a watch stream's outbox, but for one response that is larger. Ours. */
+export const OUTBOX_BYTES_MAX = 8 * 1024 * 1024;
+
+/** Slices of catching up that run before others may work, within {@link CATCH_UP_TURN_MS}. Ours. */
+export const CATCH_UP_SLICES_PER_TURN = 8;
+
+/** Milliseconds after which no further slice is begun in a turn. Ours. */
+export const CATCH_UP_TURN_MS = 4;
+
+/** Bytes of history that one slice of catching up reads; ends at the next whole revision. Ours. */
+export const CATCH_UP_SLICE_BYTES = 4 * 1024 * 1024;
+
+/** Operations a level of a transaction may have, all nested ones counted: `--max-txn-ops`. */
+export const TXN_OPERATIONS_MAX = 128;

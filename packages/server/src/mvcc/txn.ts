@@ -1,0 +1,172 @@
+/**
+ * Transactions of compares and operations. All compares of all levels are decided on the state before; then the
+ * operations of the branches chosen are checked, and only when none can fail is anything written.
+ */
+import {
+  type Compare,
+  CompareResult,
+  CompareTarget,
+  EtcdError,
+  type RequestOp,
+  type ResponseOp,
+  type TxnRequest,
+  type TxnResponse,
+} from "@etcd-ts/client/wire";
+import { assertNever } from "../lib/assert.ts";
+import { compareBytes, EMPTY_BYTES } from "../lib/bytes.ts";
+import { type BackendReader, decodeLiveRow, readKeyValue } from "../storage/index.ts";
+import { readLive, walkLive } from "./key-index.ts";
+import { keyRange } from "./key-range.ts";
+import { loadLive, type RangeView, runRange } from "./range.ts";
+import { DecodedKeyValues } from "./range-body.ts";
+import { emptyHeader, revisionHeader } from "./response-header.ts";
+import type { LeaseAttacher } from "./types.ts";
+import type { WriteTxn } from "./write-txn.ts";
+
+/** Which way a transaction goes: its own branch, and the ways of the nested ones in that branch, in order. */
+export interface TxnPath {
+  readonly succeeded: boolean;
+  readonly operations: readonly RequestOp[];
+  readonly nested: readonly TxnPath[];
+}
+
+/** Decides all levels on the state as `reader` has it. */
+export function choosePath(reader: BackendReader, request: TxnRequest): TxnPath {
+  const succeeded = request.compare.every((compare) => holds(reader, compare));
+  const operations = succeeded ? request.success : request.failure;
+  const nested: TxnPath[] = [];
+  for (const { request: operation } of operations) {
+    if (operation?.kind === "requestTxn") nested.push(choosePath(reader, operation.value));
+  }
+  return { succeeded, operations, nested };
+}
+
+interface Compared {
+  readonly version: number;
+  readonly createRevision: number;
+  readonly modRevision: number;
+  readonly lease: bigint;
+  readonly value: Uint8Array;
+}
+
+const NO_KEY: Compared = { version: 0, createRevision: 0, modRevision: 0, lease: 0n, value: EMPTY_BYTES };
+
+/** Whether a condition holds for every key of its interval. No key at all counts as zeros, but has no value. */
+function holds(reader: BackendReader, compare: Compare): boolean {
+  let isFound = false;
+  let result = true;
+  walkLive(reader, keyRange(compare.key, compare.rangeEnd), (_userKey, row) => {
+    isFound = true;
+    const live = decodeLiveRow(row);
+    const value =
+      compare.target === CompareTarget.Value ? readKeyValue(loadLive(reader, live, true)).value : EMPTY_BYTES;
+    result = holdsFor(compare, { ...live, modRevision: live.main, value });
+    return result;
+  });
+  if (isFound) return result;
+  return compare.target !== CompareTarget.Value && holdsFor(compare, NO_KEY);
+}
+
+function holdsFor(compare: Compare, pair: Compared): boolean {
+  const order = compareWith(compare, pair);
+  switch (compare.result) {
+    case CompareResult.Equal:
+      return order === 0;
+    case CompareResult.NotEqual:
+      return order !== 0;
+    case CompareResult.Greater:
+      return order > 0;
+    case CompareResult.Less:
+      return order < 0;
+    default:
+      return true;
+  }
+}
+
+/** Only the member of the union that the target names counts; another one, or none, stands for zero. */
+function compareWith({ target, targetUnion: wanted }: Compare, pair: Compared): number {
+  switch (target) {
+    case CompareTarget.Value:
+      return compareBytes(pair.value, wanted?.kind === "value" ? wanted.value : EMPTY_BYTES);
+    case CompareTarget.Create:
+      return pair.createRevision - (wanted?.kind === "createRevision" ? wanted.value : 0);
+    case CompareTarget.Mod:
+      return pair.modRevision - (wanted?.kind === "modRevision" ? wanted.value : 0);
+    case CompareTarget.Version:
+      return pair.version - (wanted?.kind === "version" ? wanted.value : 0);
+    case CompareTarget.Lease: {
+      const lease = wanted?.kind === "lease" ? wanted.value : 0n;
+      return pair.lease === lease ? 0 : pair.lease > lease ? 1 : -1;
+    }
+    default:
+      return 0;
+  }
+}
+
+/**
+ * Refuses what would fail half-way: keeping the value or lease of a key that does not exist, an unknown lease, a
+ * revision that cannot be read. Unlike in a plain range, a negative revision is not "the newest" here.
+ */
+export function checkPath(view: RangeView, leases: LeaseAttacher, path: TxnPath): void {
+  let nested = 0;
+  for (const { request } of path.operations) {
+    if (!request) throw new EtcdError("KeyNotFound");
+    switch (request.kind) {
+      case "requestRange": {
+        const { revision } = request.value;
+        if (revision === 0) break;
+        if (revision > view.currentRevision) throw new EtcdError("FutureRevision");
+        if (revision < view.compactRevision) throw new EtcdError("Compacted");
+        break;
+      }
+      case "requestPut": {
+        const put = request.value;
+        if ((put.ignoreValue || put.ignoreLease) && !readLive(view.reader, put.key)) {
+          throw new EtcdError("KeyNotFound");
+        }
+        if (put.lease !== 0n && !leases.has(put.lease)) throw new EtcdError("LeaseNotFound");
+        break;
+      }
+      case "requestDeleteRange":
+        break;
+      case "requestTxn":
+        checkPath(view, leases, path.nested[nested++] as TxnPath);
+        break;
+      default:
+        assertNever(request, "operation");
+    }
+  }
+}
+
+/** Runs a checked path. The header of the answer is empty: the caller of the outermost one fills it. */
+export function runPath(txn: WriteTxn, path: TxnPath): TxnResponse {
+  let nested = 0;
+  const responses = path.operations.map(({ request }): ResponseOp => {
+    if (!request) throw new EtcdError("KeyNotFound");
+    switch (request.kind) {
+      case "requestRange":
+        return { response: { kind: "responseRange", value: txn.range(request.value) } };
+      case "requestPut":
+        return { response: { kind: "responsePut", value: txn.putUnchecked(request.value) } };
+      case "requestDeleteRange":
+        return { response: { kind: "responseDeleteRange", value: txn.deleteRange(request.value) } };
+      case "requestTxn":
+        return { response: { kind: "responseTxn", value: runPath(txn, path.nested[nested++] as TxnPath) } };
+      default:
+        return assertNever(request, "operation");
+    }
+  });
+  return { header: emptyHeader(), succeeded: path.succeeded, responses };
+}
+
+/** Runs a checked path that has ranges only. */
+export function runReadOnlyPath(view: RangeView, path: TxnPath): TxnResponse {
+  const responses = path.operations.map(({ request }): ResponseOp => {
+    if (request?.kind !== "requestRange") throw new EtcdError("KeyNotFound");
+    const sink = new DecodedKeyValues();
+    const { more, count } = runRange(view, request.value, sink);
+    const value = { header: revisionHeader(view.currentRevision), kvs: sink.kvs, more, count };
+    return { response: { kind: "responseRange", value } };
+  });
+  return { header: emptyHeader(), succeeded: path.succeeded, responses };
+}

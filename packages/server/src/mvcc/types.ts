@@ -1,0 +1,53 @@
+/** What mvcc needs of others, and what it hands out. */
+import type { Clock } from "../lib/clock.ts";
+import type { Logger } from "../lib/log.ts";
+import type { Backend } from "../storage/index.ts";
+
+/** The lessor, as far as mvcc needs it: whether a lease exists. Which keys hang on it is mvcc's own `leased` table. */
+export interface LeaseAttacher {
+  has(leaseId: bigint): boolean;
+}
+
+export interface MvccOptions {
+  readonly backend: Backend;
+  readonly leases: LeaseAttacher;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** A background job (compaction, catching up) failed: state can no longer be trusted. Default: thrown unhandled. */
+  readonly onFatal?: ((error: unknown) => void) | undefined;
+  readonly limits?: Partial<MvccLimits> | undefined;
+}
+
+export interface MvccLimits {
+  /** Rows that a compaction removes before others may work: `--experimental-compaction-batch-limit`. */
+  readonly compactionBatchRows: number;
+  /** Responses that may wait in a watch stream's outbox. */
+  readonly outboxResponsesMax: number;
+}
+
+/** A range answered as bytes: fields `kvs`, `more` and `count` of a RangeResponse; the header goes before them. */
+export interface EncodedRange {
+  readonly pieces: readonly Uint8Array[];
+  readonly more: boolean;
+  readonly count: number;
+}
+
+export interface KeyValueHash {
+  readonly hash: number;
+  /** The revision up to which history was hashed. */
+  readonly revision: number;
+  /** -1 when the store had never been compacted. */
+  readonly compactRevision: number;
+}
+
+/** Counted since the store was opened, for metrics. */
+export interface MvccStats {
+  readonly ranges: number;
+  readonly puts: number;
+  readonly deletes: number;
+  readonly txns: number;
+  readonly putBytes: number;
+  readonly compactedRows: number;
+  /** Wall clock of the last finished compaction, ms; 0 when there was none. */
+  readonly lastCompactionMs: number;
+}

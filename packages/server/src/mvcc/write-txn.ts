@@ -1,0 +1,174 @@
+/**
+ * One write transaction: all changes made under one main revision, each with the next sub revision. It writes history
+ * (`key`), index (`live`, `past`), lease rows (`leased`) into the backend transaction it is given and remembers the
+ * changes for watchers. Reads through it see what it has written.
+ */
+import type {
+  DeleteRangeRequest,
+  DeleteRangeResponse,
+  KeyValue,
+  PutRequest,
+  PutResponse,
+  RangeRequest,
+  RangeResponse,
+} from "@etcd-ts/client/wire";
+import { EtcdError } from "@etcd-ts/client/wire";
+import { EMPTY_BYTES } from "../lib/bytes.ts";
+import {
+  type BackendTxn,
+  decodeLiveRow,
+  encodeKeyValue,
+  encodePastRow,
+  encodeTombstone,
+  type LiveRow,
+  leasedKey,
+  liveKey,
+  liveRowFor,
+  pastKey,
+  readKeyValue,
+  revisionKey,
+  tombstoneKey,
+} from "../storage/index.ts";
+import type { Counts } from "./counts.ts";
+import { readLive, walkLive } from "./key-index.ts";
+import { type KeyRange, keyRange } from "./key-range.ts";
+import { loadLive, type RangeView, runRange } from "./range.ts";
+import { DecodedKeyValues } from "./range-body.ts";
+import { revisionHeader } from "./response-header.ts";
+import type { LeaseAttacher } from "./types.ts";
+
+/** One change, as watchers are told of it. */
+export interface Change {
+  readonly isDelete: boolean;
+  /** The stored row: a whole KeyValue, or for a deletion the key alone. In memory of its own. */
+  readonly stored: Uint8Array;
+}
+
+export interface WriteTxnContext {
+  readonly leases: LeaseAttacher;
+  readonly counts: Counts;
+  readonly currentRevision: number;
+  readonly compactRevision: number;
+}
+
+export class WriteTxn implements RangeView {
+  readonly reader: BackendTxn;
+  readonly compactRevision: number;
+  /** The main revision of everything written here. */
+  readonly revision: number;
+  readonly changes: Change[] = [];
+  /** Bytes of keys and values put, for the metric. */
+  putBytes = 0;
+  readonly #context: WriteTxnContext;
+  readonly #tx: BackendTxn;
+
+  constructor(tx: BackendTxn, context: WriteTxnContext) {
+    this.#tx = tx;
+    this.#context = context;
+    this.reader = tx;
+    this.compactRevision = context.compactRevision;
+    this.revision = context.currentRevision + 1;
+  }
+
+  get hasChanges(): boolean {
+    return this.changes.length > 0;
+  }
+
+  /** What a range in here may ask for: its own revision only once something has been written under it. */
+  get currentRevision(): number {
+    return this.hasChanges ? this.revision : this.revision - 1;
+  }
+
+  countLive(range: KeyRange): number {
+    return this.#context.counts.count(this.#tx, range);
+  }
+
+  range(request: RangeRequest): RangeResponse {
+    const sink = new DecodedKeyValues();
+    const { more, count } = runRange(this, request, sink);
+    return { header: revisionHeader(this.currentRevision), kvs: sink.kvs, more, count };
+  }
+
+  /**
+   * Throws KeyNotFound when a value or lease is to be kept and the key does not exist, LeaseNotFound for a lease that is
+   * not there; nothing has been written then.
+   */
+  put(request: PutRequest): PutResponse {
+    const { key } = request;
+    if (request.lease !== 0n && !this.#context.leases.has(request.lease)) throw new EtcdError("LeaseNotFound");
+    const before = readLive(this.#tx, key);
+    if (!before && (request.ignoreValue || request.ignoreLease)) throw new EtcdError("KeyNotFound");
+    return this.putUnchecked(request, before);
+  }
+
+  /** For operations of a transaction, which are checked together beforehand. */
+  putUnchecked(request: PutRequest, before = readLive(this.#tx, request.key)): PutResponse {
+    const needsStored = request.prevKv || request.ignoreValue;
+    const previous = before && needsStored ? (readKeyValue(loadLive(this.#tx, before, true)) as KeyValue) : undefined;
+    // A delete by an open-ended range in front may have taken the key away: then there is nothing to keep.
+    const value = request.ignoreValue ? (previous?.value ?? EMPTY_BYTES) : request.value;
+    const lease = request.ignoreLease ? (before?.lease ?? 0n) : request.lease;
+    this.#write(request.key, value, lease, before);
+    return { header: revisionHeader(this.revision), prevKv: request.prevKv ? previous : undefined };
+  }
+
+  #write(key: Uint8Array, value: Uint8Array, lease: bigint, before: LiveRow | undefined): void {
+    const tx = this.#tx;
+    const main = this.revision;
+    const sub = this.changes.length;
+    const createRevision = before ? before.createRevision : main;
+    const version = before ? before.version + 1 : 1;
+    const stored = encodeKeyValue({ key, createRevision, modRevision: main, version, value, lease });
+    const rowKey = liveKey(key);
+    tx.put("key", revisionKey(main, sub), stored);
+    tx.put("live", rowKey, liveRowFor({ main, sub, createRevision, version, lease }, stored));
+    if (before) tx.put("past", pastKey(key, before.main, before.sub), encodePastRow(main));
+    else this.#context.counts.added(tx, rowKey);
+    const leaseBefore = before?.lease ?? 0n;
+    if (leaseBefore !== lease) {
+      if (leaseBefore !== 0n) tx.delete("leased", leasedKey(leaseBefore, rowKey));
+      if (lease !== 0n) tx.put("leased", leasedKey(lease, rowKey), EMPTY_BYTES);
+    }
+    this.putBytes += key.length + value.length;
+    this.changes.push({ isDelete: false, stored });
+  }
+
+  deleteRange(request: DeleteRangeRequest): DeleteRangeResponse {
+    const doomed: { key: Uint8Array; row: LiveRow }[] = [];
+    walkLive(this.#tx, keyRange(request.key, request.rangeEnd), (key, row) => {
+      doomed.push({ key, row: decodeLiveRow(row) });
+    });
+    const prevKvs = request.prevKv
+      ? doomed.map(({ row }) => readKeyValue(loadLive(this.#tx, row, true)) as KeyValue)
+      : [];
+    for (const { key, row } of doomed) this.#remove(key, row);
+    return { header: revisionHeader(this.currentRevision), deleted: doomed.length, prevKvs };
+  }
+
+  /** Deletes those of the keys that are alive, in the order given; how many they were. */
+  deleteKeys(keys: readonly Uint8Array[]): number {
+    let deleted = 0;
+    for (const key of keys) {
+      const row = readLive(this.#tx, key);
+      if (!row) continue;
+      this.#remove(key, row);
+      deleted++;
+    }
+    return deleted;
+  }
+
+  #remove(key: Uint8Array, row: LiveRow): void {
+    const tx = this.#tx;
+    const main = this.revision;
+    const sub = this.changes.length;
+    const stored = encodeTombstone(key);
+    const rowKey = liveKey(key);
+    tx.put("key", tombstoneKey(main, sub), stored);
+    tx.delete("live", rowKey);
+    tx.put("past", pastKey(key, row.main, row.sub), encodePastRow(main));
+    tx.put("past", pastKey(key, main, sub), EMPTY_BYTES);
+    if (row.lease !== 0n) tx.delete("leased", leasedKey(row.lease, rowKey));
+    this.#context.counts.removed(tx, rowKey);
+    this.changes.push({ isDelete: true, stored });
+  }
+}
