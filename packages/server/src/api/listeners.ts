@@ -8,6 +8,7 @@ import { isTlsScheme, parseEtcdUrl } from "../lib/listen-url.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
 import {
+  type CallHooks,
   createGrpcJsServer,
   type HttpHandler,
   OnePortListener,
@@ -16,6 +17,7 @@ import {
 } from "../rpc/index.ts";
 import { ServerMetrics } from "./http/metrics.ts";
 import { clientHandler, type HttpDeps, metricsHandler, notFound } from "./http/routes.ts";
+import { admitCall } from "./v3/guard.ts";
 import { type ApiServices, apiServices } from "./v3/services.ts";
 
 /** What gRPC may add to a request that raft takes. */
@@ -42,6 +44,7 @@ export interface ListenersConfig {
   readonly tickMs: number;
   readonly electionTicks: number;
   readonly stopGrpcServiceOnDefrag: boolean;
+  readonly enableGrpcGateway: boolean;
 }
 
 export interface ListenersDeps {
@@ -134,7 +137,6 @@ export class BoundListeners {
   async #rpcServer(services: readonly ServiceRegistration[], server: EtcdServer): Promise<RpcServer> {
     const { clock, logger, onFatal } = this.#deps;
     const config = this.#config;
-    const { admitCall } = await import("./v3/guard.ts");
     const created = await createGrpcJsServer({
       services,
       limits: {
@@ -149,16 +151,27 @@ export class BoundListeners {
       clock,
       logger,
       onFatal,
-      hooks: {
-        ...this.metrics.hooks,
-        admit: (call) => {
-          this.metrics.clientRequest(call);
-          admitCall(server, call);
-        },
-      },
+      hooks: this.#hooks(server),
     });
     this.#rpcServers.push(created);
     return created;
+  }
+
+  async #gateway(services: readonly ServiceRegistration[], server: EtcdServer): Promise<HttpHandler> {
+    const { clock, onFatal } = this.#deps;
+    const { createGateway } = await import("./gateway/gateway.ts");
+    const messageBytesMax = this.#config.maxRequestBytes + GRPC_OVERHEAD_BYTES;
+    return createGateway({ services, hooks: this.#hooks(server), clock, messageBytesMax, onFatal });
+  }
+
+  #hooks(server: EtcdServer): CallHooks {
+    return {
+      ...this.metrics.hooks,
+      admit: (call) => {
+        this.metrics.clientRequest(call);
+        admitCall(server, call);
+      },
+    };
   }
 
   #servicesOf(server: EtcdServer): ApiServices {
@@ -210,6 +223,7 @@ export class BoundListeners {
       cors: config.cors,
       hostWhitelist: config.hostWhitelist,
       argv: process.argv,
+      gateway: config.enableGrpcGateway ? await this.#gateway(services, server) : undefined,
     };
     const serveMetrics = metricsHandler(http);
     for (const listener of this.#metricsPorts) {

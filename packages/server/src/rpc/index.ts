@@ -27,8 +27,9 @@ export {
   type ListenOptions,
   OnePortListener,
   type PortServices,
+  remoteAddressOf,
   type TlsAcceptor,
 } from "./listener.ts";
 export { createGrpcJsServer } from "./grpc-js-transport.ts";
 export type { RpcKeepAlive, RpcLimits, RpcServer, RpcServerOptions } from "./server.ts";
-export { canceledError, codeName, deadlineError, StatusError, statusOf } from "./status.ts";
+export { canceledError, codeName, deadlineError, StatusError, statusOf, tooLargeMessage } from "./status.ts";

@@ -131,7 +131,10 @@ function statsOf(method: MethodDescriptor, request: unknown, response: unknown):
   switch (method.path) {
     case wire.KV.methods.range.path: {
       const range = request as RangeRequest;
-      const count = response instanceof EncodedMessage ? 0 : ((response as RangeResponse | undefined)?.count ?? 0);
+      const count =
+        response instanceof EncodedMessage
+          ? wire.RangeResponse.decode(Buffer.concat(response.pieces)).count
+          : ((response as RangeResponse | undefined)?.count ?? 0);
       const requestBytes = RangeRequest.encode(range).length;
       return {
         requestCount: 0,

@@ -1,16 +1,18 @@
 /** KV: checks the form of a request, then leaves it to the server. */
 import { EtcdError, KV } from "@etcd-ts/client/wire";
-import { type ServiceRegistration, serve } from "../../rpc/index.ts";
+import { EncodedMessage, type ServiceRegistration, serve } from "../../rpc/index.ts";
 import { type ApiDeps, callerOf } from "./context.ts";
 import { streamRange } from "./range-stream.ts";
 import { checkDeleteRange, checkPut, checkRange, checkTxn } from "./txn-check.ts";
 
 export function kvService({ server, limits }: ApiDeps): ServiceRegistration {
   return serve(KV, {
-    range(request, call) {
+    async range(request, call) {
       checkRange(request);
       if (!request.serializable && server.raftView().isLearner) throw new EtcdError("NotSupportedForLearner");
-      return server.range(request, callerOf(call));
+      // Stored pairs go out as they are stored, without being decoded.
+      const { pieces } = await server.rangeEncoded(request, callerOf(call));
+      return new EncodedMessage(pieces);
     },
     put(request, call) {
       checkPut(request);
