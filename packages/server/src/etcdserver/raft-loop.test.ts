@@ -145,6 +145,23 @@ describe("RaftLoop", () => {
     for (const save of set.saves) save.done.resolve();
   });
 
+  it("lets no save that has less to wait for speak for an older one", async () => {
+    const set = setUp();
+    await elect(set);
+    set.state.isManual = true;
+    propose(set.loop, 1, "a");
+    await settle();
+    propose(set.loop, 2, "b");
+    await settle();
+    set.saves.at(-1)?.done.resolve();
+    await settle();
+    expect(set.applied).toEqual([""]);
+    set.state.isManual = false;
+    for (const save of set.saves) save.done.resolve();
+    await settle();
+    expect(set.applied).toEqual(["", "a", "b"]);
+  });
+
   it("answers reads while a save is in flight, at the index that is committed", async () => {
     const set = setUp();
     await elect(set);

@@ -71,6 +71,13 @@ export interface RaftLoopDeps {
   leaderChanged(leaderId: bigint): void;
 }
 
+interface Append {
+  readonly entries: readonly Entry[];
+  readonly snapshot: Snapshot | undefined;
+  readonly responses: readonly Message[];
+  isSaved: boolean;
+}
+
 export class RaftLoop {
   readonly #deps: RaftLoopDeps;
   readonly #node: RawNode;
@@ -90,7 +97,11 @@ export class RaftLoop {
   #state: "new" | "running" | "ended" = "new";
   /** Saves behind a received snapshot wait for its file; undefined when there is none on its way. */
   #behindSnapshot: Promise<void> | undefined;
-  #savesInFlight = 0;
+  /**
+   * Saves whose responses have not gone out, oldest first. A save may resolve before an older one (one that only moves
+   * the commit has nothing to wait for), but its responses speak for all entries up to it: so they go out in this order.
+   */
+  #appends: Append[] = [];
   #saved: Deferred | undefined;
   readonly #stop = new AbortController();
   readonly #end: Deferred = deferred();
@@ -163,7 +174,7 @@ export class RaftLoop {
   /** Takes nothing more, and resolves when the saves in flight are done. */
   async stop(): Promise<void> {
     this.#finish(undefined);
-    if (this.#savesInFlight > 0) {
+    if (this.#appends.length > 0) {
       this.#saved ??= deferred();
       await this.#saved.promise;
     }
@@ -295,31 +306,43 @@ export class RaftLoop {
     } else {
       saving = disk.save(hardState, entries);
     }
-    this.#savesInFlight++;
+    const append: Append = { entries, snapshot, responses: message.responses, isSaved: false };
+    this.#appends.push(append);
     saving.then(
       () => {
-        this.#savesInFlight--;
         if (this.#behindSnapshot === saving) this.#behindSnapshot = undefined;
-        if (this.#savesInFlight === 0) this.#saved?.resolve();
-        if (this.#state !== "running") return;
-        try {
-          if (snapshot) {
-            this.#deps.storage.applySnapshot(snapshot);
-            this.#deps.sink.install(snapshot);
-          }
-          this.#deps.storage.append(entries);
-        } catch (error) {
-          this.#finish(error);
-        }
-        this.#respond(message.responses);
-        this.#pump();
+        append.isSaved = true;
+        this.#finishAppends();
       },
       (error) => {
-        this.#savesInFlight--;
-        if (this.#savesInFlight === 0) this.#saved?.resolve();
+        this.#appends = [];
+        this.#saved?.resolve();
         this.#finish(error);
       },
     );
+  }
+
+  #finishAppends(): void {
+    let finished = 0;
+    try {
+      for (const append of this.#appends) {
+        if (!append.isSaved) break;
+        finished++;
+        if (this.#state !== "running") continue;
+        if (append.snapshot) {
+          this.#deps.storage.applySnapshot(append.snapshot);
+          this.#deps.sink.install(append.snapshot);
+        }
+        this.#deps.storage.append(append.entries);
+        this.#respond(append.responses);
+      }
+    } catch (error) {
+      this.#finish(error);
+    }
+    if (finished === 0) return;
+    this.#appends.splice(0, finished);
+    if (this.#appends.length === 0) this.#saved?.resolve();
+    this.#pump();
   }
 
   #apply(message: Message): void {
