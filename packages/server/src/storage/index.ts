@@ -16,5 +16,6 @@ export {
 } from "./data-dir.ts";
 export { type FileSystem, hasCode, type OpenFile, systemFiles, writeFully } from "./file-system.ts";
 export { type DataDirLock, DataDirLockedError, type LockTarget, lockDataDir, refuseIfFilesAreLocked } from "./lock.ts";
+export * from "./offline/index.ts";
 export * from "./snap/index.ts";
 export * from "./wal/index.ts";

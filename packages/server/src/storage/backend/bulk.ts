@@ -3,10 +3,9 @@
  * the whole at the end. The file takes its final name only then, so a crash leaves a temporary one that is overwritten.
  */
 import fs from "node:fs";
-import { open } from "node:fs/promises";
 import path from "node:path";
+import { type FileSystem, systemFiles } from "../file-system.ts";
 import { Environment, type Store } from "./environment.ts";
-import { syncFolder } from "./files.ts";
 import { peekStore } from "./reader.ts";
 import { TABLES, type Table } from "./types.ts";
 
@@ -26,15 +25,21 @@ const APPEND = { append: true };
 export class BulkLoad {
   readonly path: string;
   readonly #temporary: string;
+  readonly #files: FileSystem;
   readonly #environment: Environment;
   readonly #rows: BulkRows;
   #isOpen = true;
 
-  /** `path` must not exist. */
-  constructor(file: string, options: { readonly mapSizeBytes?: number | undefined } = {}) {
+  /** What is at `path` stays as it is until `finish` puts the new file in its place. */
+  constructor(
+    file: string,
+    options: { readonly mapSizeBytes?: number | undefined; readonly files?: FileSystem | undefined } = {},
+  ) {
     this.path = file;
+    this.#files = options.files ?? systemFiles;
     this.#temporary = `${file}.tmp.load`;
-    this.#removeTemporary();
+    fs.rmSync(this.#temporary, { force: true });
+    fs.rmSync(`${this.#temporary}-lock`, { force: true });
     this.#environment = new Environment({
       path: this.#temporary,
       noSync: true,
@@ -63,31 +68,41 @@ export class BulkLoad {
     return this.#environment.root.transactionSync(() => fn(this.#rows), 2);
   }
 
-  /** Makes everything durable and gives the file its name. */
+  /** The environment that is being filled, for those who copy whole tables. */
+  get environment(): Environment {
+    return this.#environment;
+  }
+
+  /** Makes everything durable and gives the file its name; an older file's mode and owner go over to it. */
   async finish(): Promise<void> {
-    this.#isOpen = false;
-    await this.#environment.close();
-    const handle = await open(this.#temporary, "r+");
+    await this.#close();
+    const handle = await this.#files.open(this.#temporary, "write");
     try {
       await handle.sync();
     } finally {
       await handle.close();
     }
-    fs.renameSync(this.#temporary, this.path);
-    fs.rmSync(`${this.#temporary}-lock`, { force: true });
-    await syncFolder(path.dirname(this.path));
+    if (fs.existsSync(this.path)) {
+      const { mode, uid, gid } = fs.statSync(this.path);
+      fs.chmodSync(this.#temporary, mode & 0o777);
+      const own = fs.statSync(this.#temporary);
+      if (own.uid !== uid || own.gid !== gid) fs.chownSync(this.#temporary, uid, gid);
+    }
+    await this.#files.rename(this.#temporary, this.path);
+    await this.#files.removeTree(`${this.#temporary}-lock`);
+    await this.#files.syncDirectory(path.dirname(this.path));
   }
 
-  /** Leaves nothing behind; harmless after `finish`. */
+  /** Leaves nothing behind under the temporary name. */
   async abandon(): Promise<void> {
+    await this.#close();
+    await this.#files.removeTree(this.#temporary);
+    await this.#files.removeTree(`${this.#temporary}-lock`);
+  }
+
+  async #close(): Promise<void> {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     await this.#environment.close();
-    this.#removeTemporary();
-  }
-
-  #removeTemporary(): void {
-    fs.rmSync(this.#temporary, { force: true });
-    fs.rmSync(`${this.#temporary}-lock`, { force: true });
   }
 }

@@ -3,8 +3,8 @@ import { compareBytes } from "../../lib/bytes.ts";
 import { BUCKETS, type BackendReader, type Table } from "../backend/index.ts";
 import { type FileSystem, type OpenFile, systemFiles, writeFully } from "../file-system.ts";
 import { isLongNameKey, nameOfRow } from "../schema/names.ts";
-import type { BoltExport } from "./types.ts";
-import { type BucketWriter, BoltWriter } from "./writer.ts";
+import type { BoltExport, BucketRows, Row } from "./types.ts";
+import { BoltWriter } from "./writer.ts";
 
 /** Rows and bytes handled before other work is let in: a few milliseconds. */
 const PIECE_ROWS_MAX = 1_000;
@@ -26,7 +26,7 @@ export async function exportBolt(snapshot: BackendReader, options: ExportOptions
   const { temporaryPath, signal, files = systemFiles } = options;
   const file = await files.open(temporaryPath, "create");
   try {
-    const sizeBytes = await writeBolt(snapshot, file, signal);
+    const sizeBytes = await writeBolt(bucketRowsOf(snapshot), file, { signal });
     return new ExportedFile(file, files, sizeBytes);
   } catch (error) {
     await file.close();
@@ -37,37 +37,44 @@ export async function exportBolt(snapshot: BackendReader, options: ExportOptions
 
 /** Writes the image to `file`, which is empty, without syncing it. Returns its size. */
 export async function writeBolt(
-  reader: BackendReader,
+  source: BucketRows,
   file: OpenFile,
-  signal?: AbortSignal | undefined,
+  options: { readonly signal?: AbortSignal | undefined; readonly fill?: number | undefined } = {},
 ): Promise<number> {
   let pending: Uint8Array[] = [];
   let pendingAt = 2 * PAGE_BYTES;
   const metas: { bytes: Uint8Array; position: number }[] = [];
-  const writer = new BoltWriter({
-    write: (bytes, position) => {
-      // Pages come in the order of their numbers; only the meta pages go back to the start.
-      if (position < 2 * PAGE_BYTES) metas.push({ bytes, position });
-      else pending.push(bytes);
+  const writer = new BoltWriter(
+    {
+      write: (bytes, position) => {
+        // Pages come in the order of their numbers; only the meta pages go back to the start.
+        if (position < 2 * PAGE_BYTES) metas.push({ bytes, position });
+        else pending.push(bytes);
+      },
     },
-  });
+    { pageSizeBytes: PAGE_BYTES, fill: options.fill },
+  );
   const drain = async (): Promise<void> => {
-    signal?.throwIfAborted();
-    if (pending.length === 0) {
-      await new Promise((resolve) => setImmediate(resolve));
-      return;
-    }
+    options.signal?.throwIfAborted();
+    await new Promise((resolve) => setImmediate(resolve));
+    if (pending.length === 0) return;
     const bytes = Buffer.concat(pending);
     pending = [];
     await writeFully(file, bytes, bytes.length, pendingAt);
     pendingAt += bytes.length;
   };
-  for (const table of BUCKETS) {
-    const bucket = writer.bucket(table);
-    if ((table === "authUsers" || table === "authRoles") && hasLongNames(reader, table)) {
-      writeByName(reader, table, bucket);
-    } else {
-      await writeInPieces(reader, table, bucket, drain);
+  for (const name of BUCKETS) {
+    const bucket = writer.bucket(name);
+    let rows = 0;
+    let bytes = 0;
+    for (const [key, value] of source.rows(name)) {
+      bucket.put(key, value);
+      bytes += key.length + value.length;
+      if (++rows === PIECE_ROWS_MAX || bytes >= PIECE_BYTES_MAX) {
+        rows = 0;
+        bytes = 0;
+        await drain();
+      }
     }
     bucket.finish();
   }
@@ -79,28 +86,31 @@ export async function writeBolt(
 
 const PAGE_BYTES = 4096;
 
-async function writeInPieces(
-  reader: BackendReader,
-  table: Table,
-  bucket: BucketWriter,
-  drain: () => Promise<void>,
-): Promise<void> {
-  let start: Uint8Array | undefined;
-  for (;;) {
-    let count = 0;
-    let bytes = 0;
-    let last: Uint8Array | undefined;
-    reader.scan(table, { start, limit: PIECE_ROWS_MAX }, (key, value) => {
-      bucket.put(key, value);
-      last = key;
-      count++;
-      bytes += key.length + value.length;
-      return bytes < PIECE_BYTES_MAX;
-    });
-    if (last === undefined || (count < PIECE_ROWS_MAX && bytes < PIECE_BYTES_MAX)) return;
-    start = Buffer.concat([last, ZERO]);
-    await drain();
-  }
+/** etcd's buckets as a backend has them. Reads a page of rows at a time, so it may be taken across awaits. */
+export function bucketRowsOf(reader: BackendReader): BucketRows {
+  return {
+    *rows(bucket) {
+      const table = bucket as Table;
+      if ((table === "authUsers" || table === "authRoles") && hasLongNames(reader, table)) {
+        yield* rowsByName(reader, table);
+        return;
+      }
+      let start: Uint8Array | undefined;
+      for (;;) {
+        const page: Row[] = [];
+        let bytes = 0;
+        reader.scan(table, { start, limit: PIECE_ROWS_MAX }, (key, value) => {
+          page.push([key, value]);
+          bytes += key.length + value.length;
+          return bytes < PIECE_BYTES_MAX;
+        });
+        yield* page;
+        const last = page.at(-1);
+        if (!last || (page.length < PIECE_ROWS_MAX && bytes < PIECE_BYTES_MAX)) return;
+        start = Buffer.concat([last[0], ZERO]);
+      }
+    },
+  };
 }
 
 const ZERO = Uint8Array.of(0);
@@ -115,13 +125,12 @@ function hasLongNames(reader: BackendReader, table: "authUsers" | "authRoles"): 
 }
 
 /** Names that are too long for LMDB stand in the order of their hashes; here they are put in their own. */
-function writeByName(reader: BackendReader, table: "authUsers" | "authRoles", bucket: BucketWriter): void {
-  const rows: [Uint8Array, Uint8Array][] = [];
+function rowsByName(reader: BackendReader, table: "authUsers" | "authRoles"): Row[] {
+  const rows: Row[] = [];
   reader.scan(table, {}, (key, value) => {
     rows.push([nameOfRow(table, key, value), value]);
   });
-  rows.sort((a, b) => compareBytes(a[0], b[0]));
-  for (const [name, value] of rows) bucket.put(name, value);
+  return rows.sort((a, b) => compareBytes(a[0], b[0]));
 }
 
 class ExportedFile implements BoltExport {

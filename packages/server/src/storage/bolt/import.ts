@@ -1,14 +1,15 @@
 /** An LMDB backend made of a bbolt file: a snapshot that a leader sent, a restore, a migration from real etcd. */
 import fs from "node:fs";
 import { assert } from "../../lib/assert.ts";
-import { BulkLoad, type BulkRows } from "../backend/bulk.ts";
+import { BulkLoad } from "../backend/bulk.ts";
 import { BUCKETS } from "../backend/index.ts";
+import type { FileSystem } from "../file-system.ts";
 import { indexKeyRow, writeIndexMarker } from "../schema/index-rows.ts";
 import { nameKey } from "../schema/names.ts";
-import { mainOfRevisionKey } from "../schema/revision.ts";
+import { mainOfRevisionKey, REVISION_BYTES } from "../schema/revision.ts";
 import { BoltError } from "./format.ts";
 import { openBolt } from "./reader.ts";
-import type { BoltFile } from "./types.ts";
+import type { BucketRows } from "./types.ts";
 
 /** Rows and bytes of one transaction, and so of one stretch without letting other work in: some ten milliseconds. */
 const PIECE_ROWS_MAX = 2_000;
@@ -20,8 +21,6 @@ export interface ImportOptions {
   readonly backendPath: string;
   readonly signal?: AbortSignal | undefined;
   readonly mapSizeBytes?: number | undefined;
-  /** Runs last, before the file gets its name: what else has to be changed in it. */
-  readonly finally?: ((rows: BulkRows, imported: Imported) => void) | undefined;
 }
 
 export interface Imported {
@@ -33,32 +32,38 @@ export interface Imported {
 
 /** Throws {@link BoltError} when the file is not a sound bbolt file; then nothing is left at `backendPath`. */
 export async function importBolt(options: ImportOptions): Promise<Imported> {
-  const { boltPath, backendPath, signal } = options;
+  const { boltPath, backendPath } = options;
   assert(!fs.existsSync(backendPath), () => `importBolt: ${backendPath} exists`);
   const source = openBolt(boltPath);
   try {
-    const load = new BulkLoad(backendPath, { mapSizeBytes: options.mapSizeBytes });
-    try {
-      const imported = await copyBuckets(source, load, signal);
-      load.write((rows) => {
-        writeIndexMarker(rows);
-        options.finally?.(rows, imported);
-      });
-      await load.finish();
-      return imported;
-    } finally {
-      await load.abandon();
-    }
+    return await importRows(source, options);
   } finally {
     source.close();
   }
 }
 
-async function copyBuckets(source: BoltFile, load: BulkLoad, signal: AbortSignal | undefined): Promise<Imported> {
+/** The same of rows from anywhere. A file at `backendPath` is replaced, at the very end. */
+export async function importRows(
+  source: BucketRows,
+  options: Omit<ImportOptions, "boltPath"> & { readonly files?: FileSystem | undefined },
+): Promise<Imported> {
+  const load = new BulkLoad(options.backendPath, options);
+  try {
+    const imported = await copyBuckets(source, load, options.signal);
+    load.write(writeIndexMarker);
+    await load.finish();
+    return imported;
+  } catch (error) {
+    await load.abandon();
+    throw error;
+  }
+}
+
+async function copyBuckets(source: BucketRows, load: BulkLoad, signal: AbortSignal | undefined): Promise<Imported> {
   let revision = 1;
   let count = 0;
   for (const bucket of BUCKETS) {
-    const rows = source.rows(bucket);
+    const rows = source.rows(bucket)[Symbol.iterator]();
     for (let more = true; more; ) {
       signal?.throwIfAborted();
       more = load.write((target) => {
@@ -68,7 +73,7 @@ async function copyBuckets(source: BoltFile, load: BulkLoad, signal: AbortSignal
           if (next.done) return false;
           const [key, value] = next.value;
           if (bucket === "key") {
-            if (key.length < 17) throw new BoltError(`bucket "key": a revision of ${key.length} bytes`);
+            if (key.length < REVISION_BYTES) throw new BoltError(`bucket "key": a revision of ${key.length} bytes`);
             target.append("key", key, value);
             indexKeyRow(target, key, value);
             revision = mainOfRevisionKey(key);

@@ -1,5 +1,5 @@
 /** bbolt files: etcd's own `.db`, read by page and written in one pass. */
-export { type ExportOptions, exportBolt, writeBolt } from "./export.ts";
+export { bucketRowsOf, type ExportOptions, exportBolt, writeBolt } from "./export.ts";
 export { BoltError } from "./format.ts";
 export {
   type DatabaseSummary,
@@ -9,7 +9,7 @@ export {
   type RowSource,
   summarize,
 } from "./hash.ts";
-export { type Imported, type ImportOptions, importBolt } from "./import.ts";
+export { type Imported, type ImportOptions, importBolt, importRows } from "./import.ts";
 export { openBolt } from "./reader.ts";
-export type { BoltExport, BoltFile } from "./types.ts";
+export type { BoltExport, BoltFile, BucketRows, Row } from "./types.ts";
 export { BoltWriter, type BoltSink, type BoltWriterOptions, type BucketWriter } from "./writer.ts";

@@ -22,14 +22,12 @@ import {
   PAGE_HEADER_BYTES,
   pageNumber,
 } from "./format.ts";
-import type { BoltFile } from "./types.ts";
+import type { BoltFile, Row } from "./types.ts";
 
 const WINDOW_BYTES = 256 * 1024;
 const WINDOWS_MAX = 32;
 const FIRST_READ_BYTES = 4096;
 const DEPTH_MAX = 64;
-
-type Row = readonly [key: Uint8Array, value: Uint8Array];
 
 interface Page {
   readonly number: number;

@@ -1,7 +1,14 @@
 /** What others see of bbolt files: a reader, an export to a stream and an import into LMDB. */
 
+export type Row = readonly [key: Uint8Array, value: Uint8Array];
+
+/** Buckets of rows in key order, wherever they come from. A bucket that is not there has no rows. */
+export interface BucketRows {
+  rows(bucket: string): Iterable<Row>;
+}
+
 /** One bbolt file, open for reading. Reads pages as they are needed; nothing is read whole. Synchronous. */
-export interface BoltFile {
+export interface BoltFile extends BucketRows {
   readonly path: string;
   readonly pageSizeBytes: number;
   /** Transaction number of the meta page in force. */
@@ -15,7 +22,7 @@ export interface BoltFile {
   /** Rows of a bucket in key order, from `start` (inclusive) on; `false` stops. No such bucket: no rows. */
   scan(bucket: string, start: Uint8Array | undefined, visit: (key: Uint8Array, value: Uint8Array) => unknown): void;
   /** Rows of a bucket as they are read, to take in pieces. */
-  rows(bucket: string, start?: Uint8Array): Generator<readonly [key: Uint8Array, value: Uint8Array]>;
+  rows(bucket: string, start?: Uint8Array): Generator<Row>;
   get(bucket: string, key: Uint8Array): Uint8Array | undefined;
   /** bbolt's own integrity check; the problems in words, none when the file is sound. */
   check(): string[];

@@ -1,0 +1,6 @@
+import { ETCD_VERSION } from "@etcd-ts/server/storage";
+import type { CommandContext } from "../context.ts";
+
+export function runVersion({ io }: CommandContext): void {
+  io.out.write(`etcdutl version: ${ETCD_VERSION}\nAPI version: ${ETCD_VERSION.replace(/\.\d+$/, "")}\n`);
+}

@@ -1,0 +1,19 @@
+/** Exit codes of etcdutl, and the error that ends a command with one. */
+
+export const SUCCESS = 0;
+export const ERROR = 1;
+export const BAD_FEATURE = 4;
+export const BAD_ARGS = 128;
+
+/** Ends the command: `Error: MESSAGE` on standard error, then this exit code. */
+export class ExitError extends Error {
+  override readonly name = "ExitError";
+  readonly exitCode: number;
+
+  constructor(exitCode: number, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.exitCode = exitCode;
+  }
+}
+
+export const badArgs = (message: string): ExitError => new ExitError(BAD_ARGS, message);

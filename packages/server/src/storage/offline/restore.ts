@@ -1,0 +1,272 @@
+/**
+ * `snapshot restore`: a data directory for the first start of a member, from a database that `snapshot save` wrote or
+ * that was copied from a stopped member. Keys, leases, users and alarms stay; the members are those of the new cluster.
+ *
+ * Everything is made in `<data-dir>/member.tmp` and renamed to `member` when it is durable, so a directory either is
+ * ready to start or is not there. A log directory of its own is renamed first; a note in the unfinished directory says
+ * so, and the next run takes that leftover away.
+ */
+import fs from "node:fs";
+import path from "node:path";
+import { type Clock, systemClock } from "../../lib/clock.ts";
+import { hexId, utf8Bytes } from "../../lib/bytes.ts";
+import type { Logger } from "../../lib/log.ts";
+import { Metadata } from "../../pb/etcdserverpb.ts";
+import { ConfChange, ConfChangeType, Entry, EntryType } from "../../pb/raftpb.ts";
+import { type BucketRows, importRows, type Row, writeBolt } from "../bolt/index.ts";
+import { dataDirPaths } from "../data-dir.ts";
+import { type FileSystem, systemFiles, writeFully } from "../file-system.ts";
+import { encodeConfChangeContext, encodeV2Store, type Member, memberToJson, revisionKey } from "../schema/index.ts";
+import { mainOfRevisionKey } from "../schema/revision.ts";
+import { SnapStore } from "../snap/index.ts";
+import { createWal } from "../wal/index.ts";
+import { type Changes, changedRows, counterBytes, metaKeys, openDatabase, verifySnapshotHash } from "./database-file.ts";
+import { OfflineError } from "./errors.ts";
+import { type InitialCluster, resolveInitialCluster } from "./initial-cluster.ts";
+import type { BackendKind } from "./member-dir.ts";
+
+export interface RestoreOptions {
+  readonly snapshotPath: string;
+  readonly dataDir: string;
+  /** Empty: inside the data directory. */
+  readonly walDir: string;
+  readonly name: string;
+  readonly initialCluster: string;
+  readonly initialClusterToken: string;
+  /** Comma-separated. */
+  readonly initialAdvertisePeerUrls: string;
+  readonly skipHashCheck: boolean;
+  /** How far the revision moves on; more than 0 only with `markCompacted`. */
+  readonly bumpRevision: bigint;
+  readonly markCompacted: boolean;
+  /** Only told in the log: address space costs nothing here. */
+  readonly initialMemoryMapSize: bigint;
+  readonly backend: BackendKind;
+  readonly clock?: Clock | undefined;
+  readonly logger: Logger;
+  readonly files?: FileSystem | undefined;
+}
+
+const UNFINISHED = "member.tmp";
+/** In the unfinished directory: the path of the log directory that belongs to it. */
+const NOTE = "wal-dir";
+const TERM = 1;
+
+export async function restoreSnapshot(options: RestoreOptions): Promise<void> {
+  const { dataDir, logger, files = systemFiles } = options;
+  const cluster = await resolveInitialCluster({
+    name: options.name,
+    initialCluster: options.initialCluster,
+    token: options.initialClusterToken,
+    peerUrls: options.initialAdvertisePeerUrls,
+  });
+  requireEmpty(dataDir);
+  await removeLeftovers(options, files);
+  if (options.walDir !== "" && fs.existsSync(options.walDir)) throw new OfflineError(`wal-dir "${options.walDir}" exists`);
+  const paths = dataDirPaths(dataDir, options.walDir);
+  const fields = {
+    path: options.snapshotPath,
+    "wal-dir": paths.walDir,
+    "data-dir": dataDir,
+    "snap-dir": paths.snapDir,
+    "initial-memory-map-size": options.initialMemoryMapSize,
+  };
+  logger.info("restoring snapshot", fields);
+  await verifySnapshotHash(options.snapshotPath, { isRequired: !options.skipHashCheck });
+  const isNewDir = !fs.existsSync(dataDir);
+  try {
+    await build(options, cluster, files);
+  } catch (error) {
+    await removeLeftovers(options, files);
+    if (isNewDir) await files.removeTree(dataDir);
+    throw error;
+  }
+  logger.info("restored snapshot", fields);
+}
+
+function requireEmpty(dataDir: string): void {
+  let names: string[];
+  try {
+    names = fs.readdirSync(dataDir);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
+    throw new OfflineError(`data-dir "${dataDir}" not empty or could not be read`, { cause: error });
+  }
+  if (names.some((name) => name !== UNFINISHED)) {
+    throw new OfflineError(`data-dir "${dataDir}" not empty or could not be read`);
+  }
+}
+
+/** What an interrupted run left: its unfinished directory, and the log directory that it had named in it. */
+async function removeLeftovers(options: RestoreOptions, files: FileSystem): Promise<void> {
+  const unfinished = path.join(options.dataDir, UNFINISHED);
+  if (!fs.existsSync(unfinished)) return;
+  if (options.walDir !== "") {
+    const walDir = path.resolve(options.walDir);
+    let noted: string | undefined;
+    try {
+      noted = fs.readFileSync(path.join(unfinished, NOTE), "utf8");
+    } catch {
+      noted = undefined;
+    }
+    if (noted === walDir) {
+      await files.removeTree(walDir);
+      await files.removeTree(`${walDir}.tmp`);
+    }
+  }
+  await files.removeTree(unfinished);
+}
+
+async function build(options: RestoreOptions, cluster: InitialCluster, files: FileSystem): Promise<void> {
+  const { dataDir, logger } = options;
+  const unfinished = path.join(dataDir, UNFINISHED);
+  const paths = dataDirPaths(dataDir, options.walDir);
+  const snapDir = path.join(unfinished, "snap");
+  const hasOwnWalDir = options.walDir !== "";
+  const walDir = hasOwnWalDir ? path.resolve(options.walDir) : path.join(unfinished, "wal");
+  await files.makeDirectory(dataDir, 0o700);
+  await files.makeDirectory(snapDir, 0o700);
+
+  const source = openDatabase(options.snapshotPath);
+  try {
+    const changes = changesFor(options, cluster, latestRevision(source), logger);
+    await writeDatabase(changedRows(source, changes), options.backend, snapDir, files);
+  } finally {
+    source.close();
+  }
+  for (const member of cluster.members) {
+    logger.info("added member", {
+      "cluster-id": hexId(cluster.clusterId),
+      "local-member-id": "0",
+      "added-peer-id": hexId(member.id),
+      "added-peer-peer-urls": member.peerUrls,
+    });
+  }
+  if (hasOwnWalDir) {
+    await writeNote(path.join(unfinished, NOTE), walDir, files);
+    await files.syncDirectory(unfinished);
+    await files.makeDirectory(path.dirname(walDir), 0o700);
+  }
+  await writeRaftState(options, cluster, { walDir, snapDir, files });
+  if (hasOwnWalDir) await files.remove(path.join(unfinished, NOTE));
+  await files.syncDirectory(snapDir);
+  await files.syncDirectory(unfinished);
+  await files.rename(unfinished, paths.memberDir);
+  await files.syncDirectory(dataDir);
+}
+
+async function writeNote(file: string, text: string, files: FileSystem): Promise<void> {
+  const note = await files.open(file, "create", 0o600);
+  try {
+    const bytes = utf8Bytes(text);
+    await writeFully(note, bytes, bytes.length, 0);
+    await note.sync();
+  } finally {
+    await note.close();
+  }
+}
+
+async function writeDatabase(
+  source: BucketRows,
+  backend: BackendKind,
+  snapDir: string,
+  files: FileSystem,
+): Promise<void> {
+  if (backend === "lmdb") {
+    await importRows(source, { backendPath: path.join(snapDir, "db.lmdb"), files });
+    return;
+  }
+  const file = await files.open(path.join(snapDir, "db"), "create", 0o600);
+  try {
+    await writeBolt(source, file);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+function latestRevision(source: BucketRows): number {
+  let main = 0;
+  for (const [key] of source.rows("key")) main = Math.max(main, mainOfRevisionKey(key));
+  return main;
+}
+
+function changesFor(options: RestoreOptions, cluster: InitialCluster, latest: number, logger: Logger): Changes {
+  logger.info("Trimming membership information from the backend...");
+  const meta: Row[] = [
+    [metaKeys.consistentIndex, counterBytes(cluster.members.length)],
+    [metaKeys.term, counterBytes(TERM)],
+  ];
+  const keys: Row[] = [];
+  if (options.bumpRevision > 0n) {
+    const bumped = latest + Number(options.bumpRevision);
+    logger.info("bumping latest revision", {
+      "latest-revision": latest,
+      "bump-amount": options.bumpRevision,
+      "new-latest-revision": bumped,
+    });
+    logger.info("marking revision compacted", { revision: bumped });
+    keys.push([revisionKey(bumped, 0), new Uint8Array(0)]);
+    meta.push([metaKeys.scheduledCompactRevision, revisionKey(bumped, 0)]);
+  }
+  const memberRow = (member: Member): Row => [utf8Bytes(hexId(member.id)), utf8Bytes(memberToJson(member))];
+  return {
+    replaced: new Map([
+      ["members", cluster.members.map(memberRow)],
+      ["members_removed", []],
+    ]),
+    set: new Map([
+      ["key", keys],
+      ["meta", meta],
+    ]),
+  };
+}
+
+/** The log and the `.snap` file of a cluster whose first entries added its members and were committed. */
+async function writeRaftState(
+  options: RestoreOptions,
+  cluster: InitialCluster,
+  to: { readonly walDir: string; readonly snapDir: string; readonly files: FileSystem },
+): Promise<void> {
+  const { clock = systemClock, logger } = options;
+  const { members } = cluster;
+  const quiet: Logger = { ...logger, isDebugEnabled: false, debug: () => {}, info: () => {} };
+  const confState = {
+    voters: members.map(({ id }) => id),
+    learners: [],
+    votersOutgoing: [],
+    learnersNext: [],
+    autoLeave: false,
+  };
+  const index = members.length;
+  const metadata = Metadata.encode({ nodeId: cluster.localId, clusterId: cluster.clusterId });
+  const wal = await createWal(to.walDir, metadata, { clock, logger: quiet, fileSystem: to.files });
+  try {
+    const entries = members.map((member, i) =>
+      Entry.create({
+        term: TERM,
+        index: i + 1,
+        type: EntryType.EntryConfChange,
+        data: ConfChange.encode({
+          id: 0n,
+          type: ConfChangeType.ConfChangeAddNode,
+          nodeId: member.id,
+          context: encodeConfChangeContext({ member, isPromote: false }),
+        }),
+      }),
+    );
+    const first = members[0] as Member;
+    await wal.save({ term: TERM, vote: first.id, commit: index }, entries);
+    const data = encodeV2Store({
+      members: new Map(members.map((member) => [member.id, { ...member, name: "", clientUrls: [] }])),
+      removed: new Set(),
+      version: undefined,
+      foreign: {},
+    });
+    const snap = new SnapStore({ dir: to.snapDir, clock, logger: quiet, fileSystem: to.files });
+    await snap.save({ data, metadata: { confState, index, term: TERM } });
+    await wal.saveSnapshot({ index, term: TERM, confState });
+  } finally {
+    await wal.close();
+  }
+}
