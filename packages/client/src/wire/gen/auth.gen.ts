@@ -10,8 +10,9 @@ import {
   encodeWith,
 } from "../runtime.ts";
 
-/** `authpb.UserAddOptions` */
+/** How a user is made. */
 export interface UserAddOptions {
+  /** The user logs in by client certificate alone. */
   noPassword: boolean;
 }
 
@@ -69,10 +70,12 @@ export const PermissionTypeInfo: EnumInfo = {
   nameOf: { 0: "READ", 1: "WRITE", 2: "READWRITE" },
 };
 
-/** `authpb.Permission` */
+/** What a role may do with a range of keys. */
 export interface Permission {
   permType: PermissionType;
+  /** First key of the range; not empty. */
   key: Uint8Array;
+  /** Empty: that key alone. One zero byte: every key from there on. Otherwise the first key after the range. */
   rangeEnd: Uint8Array;
 }
 

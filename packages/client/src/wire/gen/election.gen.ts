@@ -19,10 +19,13 @@ import {
   ResponseHeader,
 } from "./rpc.gen.ts";
 
-/** `v3electionpb.CampaignRequest` */
+/** Stands for election. */
 export interface CampaignRequest {
+  /** Candidates are keys under this name and a slash. */
   name: Uint8Array;
+  /** The candidacy goes with it. 0: the server grants one of 60 seconds and does not keep it alive. */
   lease: bigint;
+  /** What the others see of the leader. */
   value: Uint8Array;
 }
 
@@ -87,9 +90,10 @@ export const CampaignRequest: Codec<CampaignRequest> = {
   read: readCampaignRequest,
 };
 
-/** `v3electionpb.CampaignResponse` */
+/** The caller is elected. */
 export interface CampaignResponse {
   header: ResponseHeader | undefined;
+  /** What Proclaim and Resign ask for. */
   leader: LeaderKey | undefined;
 }
 
@@ -148,10 +152,11 @@ export const CampaignResponse: Codec<CampaignResponse> = {
   read: readCampaignResponse,
 };
 
-/** `v3electionpb.LeaderKey` */
+/** Proof of an election that was won. */
 export interface LeaderKey {
   name: Uint8Array;
   key: Uint8Array;
+  /** The key's create revision; a fencing token. */
   rev: number;
   lease: bigint;
 }
@@ -228,7 +233,7 @@ export const LeaderKey: Codec<LeaderKey> = {
   read: readLeaderKey,
 };
 
-/** `v3electionpb.LeaderRequest` */
+/** Asks who leads. */
 export interface LeaderRequest {
   name: Uint8Array;
 }
@@ -272,9 +277,10 @@ export const LeaderRequest: Codec<LeaderRequest> = {
   read: readLeaderRequest,
 };
 
-/** `v3electionpb.LeaderResponse` */
+/** The leader. */
 export interface LeaderResponse {
   header: ResponseHeader | undefined;
+  /** The oldest key under the name; its value is what the leader said. */
   kv: KeyValue | undefined;
 }
 
@@ -333,7 +339,7 @@ export const LeaderResponse: Codec<LeaderResponse> = {
   read: readLeaderResponse,
 };
 
-/** `v3electionpb.ResignRequest` */
+/** Gives leadership up. */
 export interface ResignRequest {
   leader: LeaderKey | undefined;
 }
@@ -380,7 +386,7 @@ export const ResignRequest: Codec<ResignRequest> = {
   read: readResignRequest,
 };
 
-/** `v3electionpb.ResignResponse` */
+/** The key is gone, if it was still that of the caller. */
 export interface ResignResponse {
   header: ResponseHeader | undefined;
 }
@@ -427,7 +433,7 @@ export const ResignResponse: Codec<ResignResponse> = {
   read: readResignResponse,
 };
 
-/** `v3electionpb.ProclaimRequest` */
+/** Changes the leader's value. */
 export interface ProclaimRequest {
   leader: LeaderKey | undefined;
   value: Uint8Array;
@@ -486,7 +492,7 @@ export const ProclaimRequest: Codec<ProclaimRequest> = {
   read: readProclaimRequest,
 };
 
-/** `v3electionpb.ProclaimResponse` */
+/** The value is changed. */
 export interface ProclaimResponse {
   header: ResponseHeader | undefined;
 }
@@ -533,10 +539,11 @@ export const ProclaimResponse: Codec<ProclaimResponse> = {
   read: readProclaimResponse,
 };
 
-/** `v3electionpb.Election` */
+/** Leader election among candidates that each hold a lease. */
 export const Election = {
   typeName: "v3electionpb.Election",
   methods: {
+    /** Waits until the caller is elected. */
     campaign: {
       name: "Campaign",
       path: "/v3electionpb.Election/Campaign",
@@ -545,6 +552,7 @@ export const Election = {
       response: CampaignResponse,
       routes: ["/v3/election/campaign"],
     },
+    /** Changes the leader's value without an election. */
     proclaim: {
       name: "Proclaim",
       path: "/v3electionpb.Election/Proclaim",
@@ -553,6 +561,7 @@ export const Election = {
       response: ProclaimResponse,
       routes: ["/v3/election/proclaim"],
     },
+    /** Who leads now. */
     leader: {
       name: "Leader",
       path: "/v3electionpb.Election/Leader",
@@ -561,6 +570,7 @@ export const Election = {
       response: LeaderResponse,
       routes: ["/v3/election/leader"],
     },
+    /** Who leads, now and after each change. */
     observe: {
       name: "Observe",
       path: "/v3electionpb.Election/Observe",
@@ -569,6 +579,7 @@ export const Election = {
       response: LeaderResponse,
       routes: ["/v3/election/observe"],
     },
+    /** Gives leadership up. */
     resign: {
       name: "Resign",
       path: "/v3electionpb.Election/Resign",

@@ -12,8 +12,9 @@ import {
   type ServiceInfo,
 } from "../services.ts";
 
-/** `grpc.health.v1.HealthCheckRequest` */
+/** Asks for the state of a service. */
 export interface HealthCheckRequest {
+  /** etcd knows only the empty name: the server as a whole. */
   service: string;
 }
 
@@ -72,7 +73,7 @@ export const ServingStatusInfo: EnumInfo = {
   nameOf: { 0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN" },
 };
 
-/** `grpc.health.v1.HealthCheckResponse` */
+/** The state. */
 export interface HealthCheckResponse {
   status: ServingStatus;
 }
@@ -116,10 +117,11 @@ export const HealthCheckResponse: Codec<HealthCheckResponse> = {
   read: readHealthCheckResponse,
 };
 
-/** `grpc.health.v1.Health` */
+/** Whether the server takes requests, as gRPC defines it. */
 export const Health = {
   typeName: "grpc.health.v1.Health",
   methods: {
+    /** The state now. */
     check: {
       name: "Check",
       path: "/grpc.health.v1.Health/Check",
@@ -128,6 +130,7 @@ export const Health = {
       response: HealthCheckResponse,
       routes: [],
     },
+    /** The state now and after each change. */
     watch: {
       name: "Watch",
       path: "/grpc.health.v1.Health/Watch",

@@ -11,13 +11,17 @@ import {
   readAgain,
 } from "../runtime.ts";
 
-/** `mvccpb.KeyValue` */
+/** A key with its value and history; also the value format of the key table. */
 export interface KeyValue {
   key: Uint8Array;
+  /** Revision of the put that made the key, or made it again after a deletion. */
   createRevision: number;
+  /** Revision of the last change; on a DELETE event, of the deletion. */
   modRevision: number;
+  /** 1 when made, one more with each put. */
   version: number;
   value: Uint8Array;
+  /** The lease the key goes with; 0 for none. */
   lease: bigint;
 }
 
@@ -129,10 +133,12 @@ export const EventTypeInfo: EnumInfo = {
   nameOf: { 0: "PUT", 1: "DELETE" },
 };
 
-/** `mvccpb.Event` */
+/** One change of one key. */
 export interface Event {
   type: EventType;
+  /** PUT: the pair as stored. DELETE: only its key and mod_revision. */
   kv: KeyValue | undefined;
+  /** The pair before the change, for watchers that asked for it. */
   prevKv: KeyValue | undefined;
 }
 

@@ -16,9 +16,11 @@ import {
   ResponseHeader,
 } from "./rpc.gen.ts";
 
-/** `v3lockpb.LockRequest` */
+/** Asks for a lock. */
 export interface LockRequest {
+  /** Waiters are keys under this name and a slash. */
   name: Uint8Array;
+  /** The lock goes with it. 0: the server grants one of 60 seconds and does not keep it alive. */
   lease: bigint;
 }
 
@@ -72,9 +74,10 @@ export const LockRequest: Codec<LockRequest> = {
   read: readLockRequest,
 };
 
-/** `v3lockpb.LockResponse` */
+/** The lock is held. */
 export interface LockResponse {
   header: ResponseHeader | undefined;
+  /** Name, slash, and the lease in lower-case hex; exists for as long as the lock is held. */
   key: Uint8Array;
 }
 
@@ -131,8 +134,9 @@ export const LockResponse: Codec<LockResponse> = {
   read: readLockResponse,
 };
 
-/** `v3lockpb.UnlockRequest` */
+/** Gives a lock up. */
 export interface UnlockRequest {
+  /** As LockResponse gave it; deleted whether it is a lock or not. */
   key: Uint8Array;
 }
 
@@ -175,7 +179,7 @@ export const UnlockRequest: Codec<UnlockRequest> = {
   read: readUnlockRequest,
 };
 
-/** `v3lockpb.UnlockResponse` */
+/** The key is gone. */
 export interface UnlockResponse {
   header: ResponseHeader | undefined;
 }
@@ -222,10 +226,11 @@ export const UnlockResponse: Codec<UnlockResponse> = {
   read: readUnlockResponse,
 };
 
-/** `v3lockpb.Lock` */
+/** Locks held by a lease, for clients that do not build them from transactions. */
 export const Lock = {
   typeName: "v3lockpb.Lock",
   methods: {
+    /** Waits until the lock is held. */
     lock: {
       name: "Lock",
       path: "/v3lockpb.Lock/Lock",
@@ -234,6 +239,7 @@ export const Lock = {
       response: LockResponse,
       routes: ["/v3/lock/lock"],
     },
+    /** Deletes the key that stands for the lock. */
     unlock: {
       name: "Unlock",
       path: "/v3lockpb.Lock/Unlock",

@@ -37,10 +37,12 @@ export const AlarmTypeInfo: EnumInfo = {
   nameOf: { 0: "NONE", 1: "NOSPACE", 2: "CORRUPT" },
 };
 
-/** `etcdserverpb.ResponseHeader` */
+/** Who answered, and when in the history of the store. */
 export interface ResponseHeader {
   clusterId: bigint;
+  /** The member that answered, not the leader. */
   memberId: bigint;
+  /** Revision of the store after the operation; 0 in the answers about members. */
   revision: number;
   raftTerm: number;
 }
@@ -149,17 +151,24 @@ export const SortTargetInfo: EnumInfo = {
   nameOf: { 0: "KEY", 1: "VERSION", 2: "CREATE", 3: "MOD", 4: "VALUE" },
 };
 
-/** `etcdserverpb.RangeRequest` */
+/** Which keys, as of when, in which order. */
 export interface RangeRequest {
   key: Uint8Array;
+  /** Empty: that key alone. One zero byte: every key from there on. Otherwise the first key after the range. */
   rangeEnd: Uint8Array;
+  /** At most this many keys; 0 for all. */
   limit: number;
+  /** Read as of this revision; 0 for the newest. */
   revision: number;
   sortOrder: SortOrder;
   sortTarget: SortTarget;
+  /** Answer from local state, without asking the others. */
   serializable: boolean;
+  /** Leave the values empty. */
   keysOnly: boolean;
+  /** Return no pairs, only the count. */
   countOnly: boolean;
+  /** 0: off, as with the three that follow. */
   minModRevision: number;
   maxModRevision: number;
   minCreateRevision: number;
@@ -351,11 +360,13 @@ export const RangeRequest: Codec<RangeRequest> = {
   read: readRangeRequest,
 };
 
-/** `etcdserverpb.RangeResponse` */
+/** The pairs that were found. */
 export interface RangeResponse {
   header: ResponseHeader | undefined;
   kvs: KeyValue[];
+  /** The limit cut something off. */
   more: boolean;
+  /** Keys in the range, before limit and filters. */
   count: number;
 }
 
@@ -438,13 +449,17 @@ export const RangeResponse: Codec<RangeResponse> = {
   read: readRangeResponse,
 };
 
-/** `etcdserverpb.PutRequest` */
+/** Writes one key. */
 export interface PutRequest {
   key: Uint8Array;
   value: Uint8Array;
+  /** The key goes with this lease; 0 for none. */
   lease: bigint;
+  /** Return the pair as it was before. */
   prevKv: boolean;
+  /** Keep the stored value; the key must exist. */
   ignoreValue: boolean;
+  /** Keep the stored lease; the key must exist. */
   ignoreLease: boolean;
 }
 
@@ -542,7 +557,7 @@ export const PutRequest: Codec<PutRequest> = {
   read: readPutRequest,
 };
 
-/** `etcdserverpb.PutResponse` */
+/** The key is written. */
 export interface PutResponse {
   header: ResponseHeader | undefined;
   prevKv: KeyValue | undefined;
@@ -603,7 +618,7 @@ export const PutResponse: Codec<PutResponse> = {
   read: readPutResponse,
 };
 
-/** `etcdserverpb.DeleteRangeRequest` */
+/** Deletes one key or a range. */
 export interface DeleteRangeRequest {
   key: Uint8Array;
   rangeEnd: Uint8Array;
@@ -671,7 +686,7 @@ export const DeleteRangeRequest: Codec<DeleteRangeRequest> = {
   read: readDeleteRangeRequest,
 };
 
-/** `etcdserverpb.DeleteRangeResponse` */
+/** What was deleted. */
 export interface DeleteRangeResponse {
   header: ResponseHeader | undefined;
   deleted: number;
@@ -746,7 +761,7 @@ export const DeleteRangeResponse: Codec<DeleteRangeResponse> = {
   read: readDeleteRangeResponse,
 };
 
-/** `etcdserverpb.RequestOp` */
+/** One operation of a transaction. */
 export interface RequestOp {
   request:
     | { kind: "requestRange"; value: RangeRequest }
@@ -853,7 +868,7 @@ export const RequestOp: Codec<RequestOp> = {
   read: readRequestOp,
 };
 
-/** `etcdserverpb.ResponseOp` */
+/** The answer to the operation at the same place. */
 export interface ResponseOp {
   response:
     | { kind: "responseRange"; value: RangeResponse }
@@ -993,9 +1008,10 @@ export const CompareTargetInfo: EnumInfo = {
   nameOf: { 0: "VERSION", 1: "CREATE", 2: "MOD", 3: "VALUE", 4: "LEASE" },
 };
 
-/** `etcdserverpb.Compare` */
+/** A condition on one key, or on every key of a range. */
 export interface Compare {
   result: CompareResult;
+  /** Which attribute is compared; the operand is the member of the oneof of that name. */
   target: CompareTarget;
   key: Uint8Array;
   targetUnion:
@@ -1005,6 +1021,7 @@ export interface Compare {
     | { kind: "value"; value: Uint8Array }
     | { kind: "lease"; value: bigint }
     | undefined;
+  /** As in RangeRequest. */
   rangeEnd: Uint8Array;
 }
 
@@ -1136,7 +1153,7 @@ export const Compare: Codec<Compare> = {
   read: readCompare,
 };
 
-/** `etcdserverpb.TxnRequest` */
+/** All conditions hold: the first list is carried out, else the second. All writes have one revision. */
 export interface TxnRequest {
   compare: Compare[];
   success: RequestOp[];
@@ -1219,7 +1236,7 @@ export const TxnRequest: Codec<TxnRequest> = {
   read: readTxnRequest,
 };
 
-/** `etcdserverpb.TxnResponse` */
+/** Which list was carried out, and the answers in its order. */
 export interface TxnResponse {
   header: ResponseHeader | undefined;
   succeeded: boolean;
@@ -1296,9 +1313,10 @@ export const TxnResponse: Codec<TxnResponse> = {
   read: readTxnResponse,
 };
 
-/** `etcdserverpb.CompactionRequest` */
+/** Drops the history before a revision. */
 export interface CompactionRequest {
   revision: number;
+  /** Answer when the data has left the member's database. */
   physical: boolean;
 }
 
@@ -1352,7 +1370,7 @@ export const CompactionRequest: Codec<CompactionRequest> = {
   read: readCompactionRequest,
 };
 
-/** `etcdserverpb.CompactionResponse` */
+/** The history is no longer readable. */
 export interface CompactionResponse {
   header: ResponseHeader | undefined;
 }
@@ -1399,7 +1417,7 @@ export const CompactionResponse: Codec<CompactionResponse> = {
   read: readCompactionResponse,
 };
 
-/** `etcdserverpb.HashRequest` */
+/** Nothing to say. */
 export type HashRequest = Record<never, never>;
 
 function writeHashRequest(_w: Writer, _m: Init<HashRequest>): void {
@@ -1428,8 +1446,9 @@ export const HashRequest: Codec<HashRequest> = {
   read: readHashRequest,
 };
 
-/** `etcdserverpb.HashKVRequest` */
+/** Up to which revision. */
 export interface HashKVRequest {
+  /** 0 for the newest. */
   revision: number;
 }
 
@@ -1472,10 +1491,11 @@ export const HashKVRequest: Codec<HashKVRequest> = {
   read: readHashKVRequest,
 };
 
-/** `etcdserverpb.HashKVResponse` */
+/** The hash, and what it is of. */
 export interface HashKVResponse {
   header: ResponseHeader | undefined;
   hash: number;
+  /** -1 before the first compaction. */
   compactRevision: number;
   /** Since 3.6. */
   hashRevision: number;
@@ -1556,7 +1576,7 @@ export const HashKVResponse: Codec<HashKVResponse> = {
   read: readHashKVResponse,
 };
 
-/** `etcdserverpb.HashResponse` */
+/** CRC-32C over the database. */
 export interface HashResponse {
   header: ResponseHeader | undefined;
   hash: number;
@@ -1615,7 +1635,7 @@ export const HashResponse: Codec<HashResponse> = {
   read: readHashResponse,
 };
 
-/** `etcdserverpb.SnapshotRequest` */
+/** Nothing to say. */
 export type SnapshotRequest = Record<never, never>;
 
 function writeSnapshotRequest(_w: Writer, _m: Init<SnapshotRequest>): void {
@@ -1644,10 +1664,12 @@ export const SnapshotRequest: Codec<SnapshotRequest> = {
   read: readSnapshotRequest,
 };
 
-/** `etcdserverpb.SnapshotResponse` */
+/** A piece of the file. */
 export interface SnapshotResponse {
   header: ResponseHeader | undefined;
+  /** Bytes of the database still to come. */
   remainingBytes: number;
+  /** At most 32 KiB; the last one is the SHA-256 of all others. */
   blob: Uint8Array;
   /** Since 3.6. */
   version: string;
@@ -1728,7 +1750,7 @@ export const SnapshotResponse: Codec<SnapshotResponse> = {
   read: readSnapshotResponse,
 };
 
-/** `etcdserverpb.WatchRequest` */
+/** One thing to do on the stream. */
 export interface WatchRequest {
   requestUnion:
     | { kind: "createRequest"; value: WatchCreateRequest }
@@ -1833,15 +1855,22 @@ export const FilterTypeInfo: EnumInfo = {
   nameOf: { 0: "NOPUT", 1: "NODELETE" },
 };
 
-/** `etcdserverpb.WatchCreateRequest` */
+/** Begins a watch. */
 export interface WatchCreateRequest {
   key: Uint8Array;
+  /** As in RangeRequest. */
   rangeEnd: Uint8Array;
+  /** The first revision to tell of; 0 for the next one. */
   startRevision: number;
+  /** Tell now and then how far the watch is, when nothing happens. */
   progressNotify: boolean;
+  /** Kinds of events to leave out. */
   filters: FilterType[];
+  /** Tell the pair before each change. */
   prevKv: boolean;
+  /** 0: the server chooses. */
   watchId: bigint;
+  /** Large answers may come in parts. */
   fragment: boolean;
 }
 
@@ -1972,7 +2001,7 @@ export const WatchCreateRequest: Codec<WatchCreateRequest> = {
   read: readWatchCreateRequest,
 };
 
-/** `etcdserverpb.WatchCancelRequest` */
+/** Ends a watch. */
 export interface WatchCancelRequest {
   watchId: bigint;
 }
@@ -2016,7 +2045,7 @@ export const WatchCancelRequest: Codec<WatchCancelRequest> = {
   read: readWatchCancelRequest,
 };
 
-/** `etcdserverpb.WatchProgressRequest` */
+/** Asks how far the watches of the stream are. */
 export type WatchProgressRequest = Record<never, never>;
 
 function writeWatchProgressRequest(_w: Writer, _m: Init<WatchProgressRequest>): void {
@@ -2045,14 +2074,19 @@ export const WatchProgressRequest: Codec<WatchProgressRequest> = {
   read: readWatchProgressRequest,
 };
 
-/** `etcdserverpb.WatchResponse` */
+/** Events of one watch, or news about it. */
 export interface WatchResponse {
   header: ResponseHeader | undefined;
+  /** -1: of no single watch. */
   watchId: bigint;
+  /** The answer to a create request. */
   created: boolean;
+  /** The watch has ended; nothing more comes of it. */
   canceled: boolean;
+  /** The watch ended because it began before this revision, the oldest that is left. */
   compactRevision: number;
   cancelReason: string;
+  /** More parts of this answer follow. */
   fragment: boolean;
   events: Event[];
 }
@@ -2180,9 +2214,11 @@ export const WatchResponse: Codec<WatchResponse> = {
   read: readWatchResponse,
 };
 
-/** `etcdserverpb.LeaseGrantRequest` */
+/** Makes a lease. */
 export interface LeaseGrantRequest {
+  /** Seconds; raised to the minimum when below. */
   ttl: number;
+  /** 0: the server chooses. */
   id: bigint;
 }
 
@@ -2236,11 +2272,12 @@ export const LeaseGrantRequest: Codec<LeaseGrantRequest> = {
   read: readLeaseGrantRequest,
 };
 
-/** `etcdserverpb.LeaseGrantResponse` */
+/** The lease as made. */
 export interface LeaseGrantResponse {
   header: ResponseHeader | undefined;
   id: bigint;
   ttl: number;
+  /** Never set. */
   error: string;
 }
 
@@ -2319,7 +2356,7 @@ export const LeaseGrantResponse: Codec<LeaseGrantResponse> = {
   read: readLeaseGrantResponse,
 };
 
-/** `etcdserverpb.LeaseRevokeRequest` */
+/** Ends a lease. */
 export interface LeaseRevokeRequest {
   id: bigint;
 }
@@ -2363,7 +2400,7 @@ export const LeaseRevokeRequest: Codec<LeaseRevokeRequest> = {
   read: readLeaseRevokeRequest,
 };
 
-/** `etcdserverpb.LeaseRevokeResponse` */
+/** The lease and its keys are gone. */
 export interface LeaseRevokeResponse {
   header: ResponseHeader | undefined;
 }
@@ -2410,7 +2447,7 @@ export const LeaseRevokeResponse: Codec<LeaseRevokeResponse> = {
   read: readLeaseRevokeResponse,
 };
 
-/** `etcdserverpb.LeaseKeepAliveRequest` */
+/** Renews a lease. */
 export interface LeaseKeepAliveRequest {
   id: bigint;
 }
@@ -2454,10 +2491,11 @@ export const LeaseKeepAliveRequest: Codec<LeaseKeepAliveRequest> = {
   read: readLeaseKeepAliveRequest,
 };
 
-/** `etcdserverpb.LeaseKeepAliveResponse` */
+/** The lease is renewed, or gone. */
 export interface LeaseKeepAliveResponse {
   header: ResponseHeader | undefined;
   id: bigint;
+  /** Seconds; 0: there is no such lease. */
   ttl: number;
 }
 
@@ -2525,9 +2563,10 @@ export const LeaseKeepAliveResponse: Codec<LeaseKeepAliveResponse> = {
   read: readLeaseKeepAliveResponse,
 };
 
-/** `etcdserverpb.LeaseTimeToLiveRequest` */
+/** Asks what is left of a lease. */
 export interface LeaseTimeToLiveRequest {
   id: bigint;
+  /** Also list its keys. */
   keys: boolean;
 }
 
@@ -2581,10 +2620,11 @@ export const LeaseTimeToLiveRequest: Codec<LeaseTimeToLiveRequest> = {
   read: readLeaseTimeToLiveRequest,
 };
 
-/** `etcdserverpb.LeaseTimeToLiveResponse` */
+/** What is left of a lease. */
 export interface LeaseTimeToLiveResponse {
   header: ResponseHeader | undefined;
   id: bigint;
+  /** Seconds; -1: there is no such lease. */
   ttl: number;
   grantedTtl: number;
   keys: Uint8Array[];
@@ -2678,7 +2718,7 @@ export const LeaseTimeToLiveResponse: Codec<LeaseTimeToLiveResponse> = {
   read: readLeaseTimeToLiveResponse,
 };
 
-/** `etcdserverpb.LeaseLeasesRequest` */
+/** Nothing to say. */
 export type LeaseLeasesRequest = Record<never, never>;
 
 function writeLeaseLeasesRequest(_w: Writer, _m: Init<LeaseLeasesRequest>): void {
@@ -2707,7 +2747,7 @@ export const LeaseLeasesRequest: Codec<LeaseLeasesRequest> = {
   read: readLeaseLeasesRequest,
 };
 
-/** `etcdserverpb.LeaseStatus` */
+/** A lease of the list. */
 export interface LeaseStatus {
   id: bigint;
 }
@@ -2751,7 +2791,7 @@ export const LeaseStatus: Codec<LeaseStatus> = {
   read: readLeaseStatus,
 };
 
-/** `etcdserverpb.LeaseLeasesResponse` */
+/** All leases the member knows. */
 export interface LeaseLeasesResponse {
   header: ResponseHeader | undefined;
   leases: LeaseStatus[];
@@ -2814,12 +2854,14 @@ export const LeaseLeasesResponse: Codec<LeaseLeasesResponse> = {
   read: readLeaseLeasesResponse,
 };
 
-/** `etcdserverpb.Member` */
+/** A member of the cluster. */
 export interface Member {
   id: bigint;
+  /** Empty until it has started once, as are its client URLs. */
   name: string;
   peerUrls: string[];
   clientUrls: string[];
+  /** It follows but has no vote. */
   isLearner: boolean;
 }
 
@@ -2910,7 +2952,7 @@ export const Member: Codec<Member> = {
   read: readMember,
 };
 
-/** `etcdserverpb.MemberAddRequest` */
+/** Announces a member. */
 export interface MemberAddRequest {
   peerUrls: string[];
   isLearner: boolean;
@@ -2968,7 +3010,7 @@ export const MemberAddRequest: Codec<MemberAddRequest> = {
   read: readMemberAddRequest,
 };
 
-/** `etcdserverpb.MemberAddResponse` */
+/** The new member, and all. */
 export interface MemberAddResponse {
   header: ResponseHeader | undefined;
   member: Member | undefined;
@@ -3045,7 +3087,7 @@ export const MemberAddResponse: Codec<MemberAddResponse> = {
   read: readMemberAddResponse,
 };
 
-/** `etcdserverpb.MemberRemoveRequest` */
+/** Takes a member out. */
 export interface MemberRemoveRequest {
   id: bigint;
 }
@@ -3089,7 +3131,7 @@ export const MemberRemoveRequest: Codec<MemberRemoveRequest> = {
   read: readMemberRemoveRequest,
 };
 
-/** `etcdserverpb.MemberRemoveResponse` */
+/** The members that are left. */
 export interface MemberRemoveResponse {
   header: ResponseHeader | undefined;
   members: Member[];
@@ -3152,7 +3194,7 @@ export const MemberRemoveResponse: Codec<MemberRemoveResponse> = {
   read: readMemberRemoveResponse,
 };
 
-/** `etcdserverpb.MemberUpdateRequest` */
+/** Replaces a member's peer URLs. */
 export interface MemberUpdateRequest {
   id: bigint;
   peerUrls: string[];
@@ -3210,7 +3252,7 @@ export const MemberUpdateRequest: Codec<MemberUpdateRequest> = {
   read: readMemberUpdateRequest,
 };
 
-/** `etcdserverpb.MemberUpdateResponse` */
+/** All members. */
 export interface MemberUpdateResponse {
   header: ResponseHeader | undefined;
   members: Member[];
@@ -3273,8 +3315,9 @@ export const MemberUpdateResponse: Codec<MemberUpdateResponse> = {
   read: readMemberUpdateResponse,
 };
 
-/** `etcdserverpb.MemberListRequest` */
+/** Asks for all members. */
 export interface MemberListRequest {
+  /** Ask the others, too, whether this is the newest list. */
   linearizable: boolean;
 }
 
@@ -3317,7 +3360,7 @@ export const MemberListRequest: Codec<MemberListRequest> = {
   read: readMemberListRequest,
 };
 
-/** `etcdserverpb.MemberListResponse` */
+/** All members, by id. */
 export interface MemberListResponse {
   header: ResponseHeader | undefined;
   members: Member[];
@@ -3380,7 +3423,7 @@ export const MemberListResponse: Codec<MemberListResponse> = {
   read: readMemberListResponse,
 };
 
-/** `etcdserverpb.MemberPromoteRequest` */
+/** Gives a learner its vote. */
 export interface MemberPromoteRequest {
   id: bigint;
 }
@@ -3424,7 +3467,7 @@ export const MemberPromoteRequest: Codec<MemberPromoteRequest> = {
   read: readMemberPromoteRequest,
 };
 
-/** `etcdserverpb.MemberPromoteResponse` */
+/** All members. */
 export interface MemberPromoteResponse {
   header: ResponseHeader | undefined;
   members: Member[];
@@ -3487,7 +3530,7 @@ export const MemberPromoteResponse: Codec<MemberPromoteResponse> = {
   read: readMemberPromoteResponse,
 };
 
-/** `etcdserverpb.DefragmentRequest` */
+/** Nothing to say. */
 export type DefragmentRequest = Record<never, never>;
 
 function writeDefragmentRequest(_w: Writer, _m: Init<DefragmentRequest>): void {
@@ -3516,7 +3559,7 @@ export const DefragmentRequest: Codec<DefragmentRequest> = {
   read: readDefragmentRequest,
 };
 
-/** `etcdserverpb.DefragmentResponse` */
+/** Done; 3.5 leaves even the header out. */
 export interface DefragmentResponse {
   header: ResponseHeader | undefined;
 }
@@ -3563,7 +3606,7 @@ export const DefragmentResponse: Codec<DefragmentResponse> = {
   read: readDefragmentResponse,
 };
 
-/** `etcdserverpb.MoveLeaderRequest` */
+/** Names the next leader. */
 export interface MoveLeaderRequest {
   targetId: bigint;
 }
@@ -3607,7 +3650,7 @@ export const MoveLeaderRequest: Codec<MoveLeaderRequest> = {
   read: readMoveLeaderRequest,
 };
 
-/** `etcdserverpb.MoveLeaderResponse` */
+/** Done; 3.5 leaves even the header out. */
 export interface MoveLeaderResponse {
   header: ResponseHeader | undefined;
 }
@@ -3669,10 +3712,12 @@ export const AlarmActionInfo: EnumInfo = {
   nameOf: { 0: "GET", 1: "ACTIVATE", 2: "DEACTIVATE" },
 };
 
-/** `etcdserverpb.AlarmRequest` */
+/** Lists, raises or takes back alarms. */
 export interface AlarmRequest {
   action: AlarmAction;
+  /** Whose alarm; 0 does not stand for all when one is taken back. */
   memberId: bigint;
+  /** In a listing NONE stands for every kind. */
   alarm: AlarmType;
 }
 
@@ -3737,7 +3782,7 @@ export const AlarmRequest: Codec<AlarmRequest> = {
   read: readAlarmRequest,
 };
 
-/** `etcdserverpb.AlarmMember` */
+/** An alarm that is raised. */
 export interface AlarmMember {
   memberId: bigint;
   alarm: AlarmType;
@@ -3793,7 +3838,7 @@ export const AlarmMember: Codec<AlarmMember> = {
   read: readAlarmMember,
 };
 
-/** `etcdserverpb.AlarmResponse` */
+/** The alarms it is about. */
 export interface AlarmResponse {
   header: ResponseHeader | undefined;
   alarms: AlarmMember[];
@@ -3871,7 +3916,7 @@ export const DowngradeActionInfo: EnumInfo = {
   nameOf: { 0: "VALIDATE", 1: "ENABLE", 2: "CANCEL" },
 };
 
-/** `etcdserverpb.DowngradeRequest` */
+/** Checks, begins or calls off a downgrade. */
 export interface DowngradeRequest {
   action: DowngradeAction;
   version: string;
@@ -3927,7 +3972,7 @@ export const DowngradeRequest: Codec<DowngradeRequest> = {
   read: readDowngradeRequest,
 };
 
-/** `etcdserverpb.DowngradeResponse` */
+/** The cluster's version. */
 export interface DowngradeResponse {
   header: ResponseHeader | undefined;
   version: string;
@@ -3986,7 +4031,7 @@ export const DowngradeResponse: Codec<DowngradeResponse> = {
   read: readDowngradeResponse,
 };
 
-/** `etcdserverpb.StatusRequest` */
+/** Nothing to say. */
 export type StatusRequest = Record<never, never>;
 
 function writeStatusRequest(_w: Writer, _m: Init<StatusRequest>): void {
@@ -4015,16 +4060,22 @@ export const StatusRequest: Codec<StatusRequest> = {
   read: readStatusRequest,
 };
 
-/** `etcdserverpb.StatusResponse` */
+/** The state of one member. */
 export interface StatusResponse {
   header: ResponseHeader | undefined;
+  /** The server's, not the cluster's. */
   version: string;
+  /** Bytes of the file. */
   dbSize: number;
+  /** 0 while there is none. */
   leader: bigint;
+  /** The last entry that is committed. */
   raftIndex: number;
   raftTerm: number;
   raftAppliedIndex: number;
+  /** No leader, and the alarms. */
   errors: string[];
+  /** Bytes that are not free inside the file. */
   dbSizeInUse: number;
   isLearner: boolean;
   /** Since 3.6. */
@@ -4314,7 +4365,7 @@ export const AuthStatusRequest: Codec<AuthStatusRequest> = {
   read: readAuthStatusRequest,
 };
 
-/** `etcdserverpb.AuthenticateRequest` */
+/** Logs in. */
 export interface AuthenticateRequest {
   name: string;
   password: string;
@@ -4370,11 +4421,12 @@ export const AuthenticateRequest: Codec<AuthenticateRequest> = {
   read: readAuthenticateRequest,
 };
 
-/** `etcdserverpb.AuthUserAddRequest` */
+/** Makes a user. */
 export interface AuthUserAddRequest {
   name: string;
   password: string;
   options: UserAddOptions | undefined;
+  /** Filled in by the server before the request is logged. */
   hashedPassword: string;
 }
 
@@ -4541,7 +4593,7 @@ export const AuthUserDeleteRequest: Codec<AuthUserDeleteRequest> = {
   read: readAuthUserDeleteRequest,
 };
 
-/** `etcdserverpb.AuthUserChangePasswordRequest` */
+/** Replaces a user's password. */
 export interface AuthUserChangePasswordRequest {
   name: string;
   password: string;
@@ -4609,7 +4661,7 @@ export const AuthUserChangePasswordRequest: Codec<AuthUserChangePasswordRequest>
   read: readAuthUserChangePasswordRequest,
 };
 
-/** `etcdserverpb.AuthUserGrantRoleRequest` */
+/** Gives a role to a user. */
 export interface AuthUserGrantRoleRequest {
   user: string;
   role: string;
@@ -4665,7 +4717,7 @@ export const AuthUserGrantRoleRequest: Codec<AuthUserGrantRoleRequest> = {
   read: readAuthUserGrantRoleRequest,
 };
 
-/** `etcdserverpb.AuthUserRevokeRoleRequest` */
+/** Takes a role from a user. */
 export interface AuthUserRevokeRoleRequest {
   name: string;
   role: string;
@@ -4911,7 +4963,7 @@ export const AuthRoleDeleteRequest: Codec<AuthRoleDeleteRequest> = {
   read: readAuthRoleDeleteRequest,
 };
 
-/** `etcdserverpb.AuthRoleGrantPermissionRequest` */
+/** Lets a role read or write keys. */
 export interface AuthRoleGrantPermissionRequest {
   name: string;
   perm: Permission | undefined;
@@ -4970,7 +5022,7 @@ export const AuthRoleGrantPermissionRequest: Codec<AuthRoleGrantPermissionReques
   read: readAuthRoleGrantPermissionRequest,
 };
 
-/** `etcdserverpb.AuthRoleRevokePermissionRequest` */
+/** Takes a permission from a role; key and range_end must be those it was given with. */
 export interface AuthRoleRevokePermissionRequest {
   role: string;
   key: Uint8Array;
@@ -5136,6 +5188,7 @@ export const AuthDisableResponse: Codec<AuthDisableResponse> = {
 export interface AuthStatusResponse {
   header: ResponseHeader | undefined;
   enabled: boolean;
+  /** One more with each change of users and roles. */
   authRevision: number;
 }
 
@@ -5203,9 +5256,10 @@ export const AuthStatusResponse: Codec<AuthStatusResponse> = {
   read: readAuthStatusResponse,
 };
 
-/** `etcdserverpb.AuthenticateResponse` */
+/** Logged in. */
 export interface AuthenticateResponse {
   header: ResponseHeader | undefined;
+  /** To be sent with each call as metadata `token`. */
   token: string;
 }
 
@@ -5309,7 +5363,7 @@ export const AuthUserAddResponse: Codec<AuthUserAddResponse> = {
   read: readAuthUserAddResponse,
 };
 
-/** `etcdserverpb.AuthUserGetResponse` */
+/** The roles of a user, sorted. */
 export interface AuthUserGetResponse {
   header: ResponseHeader | undefined;
   roles: string[];
@@ -5605,7 +5659,7 @@ export const AuthRoleAddResponse: Codec<AuthRoleAddResponse> = {
   read: readAuthRoleAddResponse,
 };
 
-/** `etcdserverpb.AuthRoleGetResponse` */
+/** The permissions of a role, by key. */
 export interface AuthRoleGetResponse {
   header: ResponseHeader | undefined;
   perm: Permission[];
@@ -5931,7 +5985,7 @@ export const AuthRoleRevokePermissionResponse: Codec<AuthRoleRevokePermissionRes
   read: readAuthRoleRevokePermissionResponse,
 };
 
-/** Since 3.6. */
+/** Since 3.6. A downgrade that is under way. */
 export interface DowngradeInfo {
   /** Since 3.6. */
   enabled: boolean;
@@ -5989,7 +6043,7 @@ export const DowngradeInfo: Codec<DowngradeInfo> = {
   read: readDowngradeInfo,
 };
 
-/** Since 3.7. */
+/** Since 3.7. A piece of the answer; joined, the pieces are one RangeResponse. */
 export interface RangeStreamResponse {
   /** Since 3.7. */
   rangeResponse: RangeResponse | undefined;
@@ -6037,10 +6091,11 @@ export const RangeStreamResponse: Codec<RangeStreamResponse> = {
   read: readRangeStreamResponse,
 };
 
-/** `etcdserverpb.KV` */
+/** Keys and values. */
 export const KV = {
   typeName: "etcdserverpb.KV",
   methods: {
+    /** Reads a key or a range of keys. */
     range: {
       name: "Range",
       path: "/etcdserverpb.KV/Range",
@@ -6049,7 +6104,7 @@ export const KV = {
       response: RangeResponse,
       routes: ["/v3/kv/range"],
     },
-    /** Since 3.7. */
+    /** Since 3.7. Reads a large range in pieces. */
     rangeStream: {
       name: "RangeStream",
       path: "/etcdserverpb.KV/RangeStream",
@@ -6058,6 +6113,7 @@ export const KV = {
       response: RangeStreamResponse,
       routes: [],
     },
+    /** Writes a key. */
     put: {
       name: "Put",
       path: "/etcdserverpb.KV/Put",
@@ -6066,6 +6122,7 @@ export const KV = {
       response: PutResponse,
       routes: ["/v3/kv/put"],
     },
+    /** Deletes a key or a range of keys. */
     deleteRange: {
       name: "DeleteRange",
       path: "/etcdserverpb.KV/DeleteRange",
@@ -6074,6 +6131,7 @@ export const KV = {
       response: DeleteRangeResponse,
       routes: ["/v3/kv/deleterange"],
     },
+    /** Reads and writes several keys at one revision, on conditions. */
     txn: {
       name: "Txn",
       path: "/etcdserverpb.KV/Txn",
@@ -6082,6 +6140,7 @@ export const KV = {
       response: TxnResponse,
       routes: ["/v3/kv/txn"],
     },
+    /** Drops the history before a revision. */
     compact: {
       name: "Compact",
       path: "/etcdserverpb.KV/Compact",
@@ -6093,10 +6152,11 @@ export const KV = {
   },
 } as const satisfies ServiceInfo;
 
-/** `etcdserverpb.Watch` */
+/** Changes as they happen. */
 export const Watch = {
   typeName: "etcdserverpb.Watch",
   methods: {
+    /** Any number of watches over one stream. */
     watch: {
       name: "Watch",
       path: "/etcdserverpb.Watch/Watch",
@@ -6108,10 +6168,11 @@ export const Watch = {
   },
 } as const satisfies ServiceInfo;
 
-/** `etcdserverpb.Lease` */
+/** Keys that go when nobody keeps their lease alive. */
 export const Lease = {
   typeName: "etcdserverpb.Lease",
   methods: {
+    /** Makes a lease. */
     leaseGrant: {
       name: "LeaseGrant",
       path: "/etcdserverpb.Lease/LeaseGrant",
@@ -6120,6 +6181,7 @@ export const Lease = {
       response: LeaseGrantResponse,
       routes: ["/v3/lease/grant"],
     },
+    /** Ends a lease and deletes its keys. */
     leaseRevoke: {
       name: "LeaseRevoke",
       path: "/etcdserverpb.Lease/LeaseRevoke",
@@ -6128,6 +6190,7 @@ export const Lease = {
       response: LeaseRevokeResponse,
       routes: ["/v3/lease/revoke", "/v3/kv/lease/revoke"],
     },
+    /** Renews leases: one answer for each request, in order. */
     leaseKeepAlive: {
       name: "LeaseKeepAlive",
       path: "/etcdserverpb.Lease/LeaseKeepAlive",
@@ -6136,6 +6199,7 @@ export const Lease = {
       response: LeaseKeepAliveResponse,
       routes: ["/v3/lease/keepalive"],
     },
+    /** What is left of a lease. */
     leaseTimeToLive: {
       name: "LeaseTimeToLive",
       path: "/etcdserverpb.Lease/LeaseTimeToLive",
@@ -6144,6 +6208,7 @@ export const Lease = {
       response: LeaseTimeToLiveResponse,
       routes: ["/v3/lease/timetolive", "/v3/kv/lease/timetolive"],
     },
+    /** All leases. */
     leaseLeases: {
       name: "LeaseLeases",
       path: "/etcdserverpb.Lease/LeaseLeases",
@@ -6155,10 +6220,11 @@ export const Lease = {
   },
 } as const satisfies ServiceInfo;
 
-/** `etcdserverpb.Cluster` */
+/** Who is in the cluster. */
 export const Cluster = {
   typeName: "etcdserverpb.Cluster",
   methods: {
+    /** Announces a member before it starts. */
     memberAdd: {
       name: "MemberAdd",
       path: "/etcdserverpb.Cluster/MemberAdd",
@@ -6167,6 +6233,7 @@ export const Cluster = {
       response: MemberAddResponse,
       routes: ["/v3/cluster/member/add"],
     },
+    /** Takes a member out. */
     memberRemove: {
       name: "MemberRemove",
       path: "/etcdserverpb.Cluster/MemberRemove",
@@ -6175,6 +6242,7 @@ export const Cluster = {
       response: MemberRemoveResponse,
       routes: ["/v3/cluster/member/remove"],
     },
+    /** Replaces a member's peer URLs. */
     memberUpdate: {
       name: "MemberUpdate",
       path: "/etcdserverpb.Cluster/MemberUpdate",
@@ -6183,6 +6251,7 @@ export const Cluster = {
       response: MemberUpdateResponse,
       routes: ["/v3/cluster/member/update"],
     },
+    /** All members. */
     memberList: {
       name: "MemberList",
       path: "/etcdserverpb.Cluster/MemberList",
@@ -6191,6 +6260,7 @@ export const Cluster = {
       response: MemberListResponse,
       routes: ["/v3/cluster/member/list"],
     },
+    /** Gives a learner its vote. */
     memberPromote: {
       name: "MemberPromote",
       path: "/etcdserverpb.Cluster/MemberPromote",
@@ -6202,10 +6272,11 @@ export const Cluster = {
   },
 } as const satisfies ServiceInfo;
 
-/** `etcdserverpb.Maintenance` */
+/** Operating one member or the cluster. */
 export const Maintenance = {
   typeName: "etcdserverpb.Maintenance",
   methods: {
+    /** Lists, raises and takes back alarms. */
     alarm: {
       name: "Alarm",
       path: "/etcdserverpb.Maintenance/Alarm",
@@ -6214,6 +6285,7 @@ export const Maintenance = {
       response: AlarmResponse,
       routes: ["/v3/maintenance/alarm"],
     },
+    /** The state of the member that is asked. */
     status: {
       name: "Status",
       path: "/etcdserverpb.Maintenance/Status",
@@ -6222,6 +6294,7 @@ export const Maintenance = {
       response: StatusResponse,
       routes: ["/v3/maintenance/status"],
     },
+    /** Gives free space of the member's database back to the disk. */
     defragment: {
       name: "Defragment",
       path: "/etcdserverpb.Maintenance/Defragment",
@@ -6230,6 +6303,7 @@ export const Maintenance = {
       response: DefragmentResponse,
       routes: ["/v3/maintenance/defragment"],
     },
+    /** A hash over the member's whole database. */
     hash: {
       name: "Hash",
       path: "/etcdserverpb.Maintenance/Hash",
@@ -6238,6 +6312,7 @@ export const Maintenance = {
       response: HashResponse,
       routes: ["/v3/maintenance/hash"],
     },
+    /** A hash over the keys up to a revision, equal on all members. */
     hashKv: {
       name: "HashKV",
       path: "/etcdserverpb.Maintenance/HashKV",
@@ -6246,6 +6321,7 @@ export const Maintenance = {
       response: HashKVResponse,
       routes: ["/v3/maintenance/hashkv"],
     },
+    /** The member's database as a file, in pieces, with its checksum at the end. */
     snapshot: {
       name: "Snapshot",
       path: "/etcdserverpb.Maintenance/Snapshot",
@@ -6254,6 +6330,7 @@ export const Maintenance = {
       response: SnapshotResponse,
       routes: ["/v3/maintenance/snapshot"],
     },
+    /** Hands leadership to another member; ask the leader. */
     moveLeader: {
       name: "MoveLeader",
       path: "/etcdserverpb.Maintenance/MoveLeader",
@@ -6262,6 +6339,7 @@ export const Maintenance = {
       response: MoveLeaderResponse,
       routes: ["/v3/maintenance/transfer-leadership"],
     },
+    /** Checks, begins or calls off a downgrade. */
     downgrade: {
       name: "Downgrade",
       path: "/etcdserverpb.Maintenance/Downgrade",
@@ -6273,7 +6351,7 @@ export const Maintenance = {
   },
 } as const satisfies ServiceInfo;
 
-/** `etcdserverpb.Auth` */
+/** Users, roles and logging in. */
 export const Auth = {
   typeName: "etcdserverpb.Auth",
   methods: {

@@ -12,11 +12,14 @@ import {
   readAgain,
 } from "@etcd-ts/client/wire";
 
-/** `authpb.User` */
+/** A row of the table of users. */
 export interface User {
   name: Uint8Array;
+  /** bcrypt text; empty for users without a password. */
   password: Uint8Array;
+  /** Sorted. */
   roles: string[];
+  /** Written even when nothing in it is set; may be absent in old rows. */
   options: UserAddOptions | undefined;
 }
 
@@ -97,9 +100,10 @@ export const User: Codec<User> = {
   read: readUser,
 };
 
-/** `authpb.Role` */
+/** A row of the table of roles. */
 export interface Role {
   name: Uint8Array;
+  /** Sorted by key. */
   keyPermission: Permission[];
 }
 

@@ -39,7 +39,7 @@ import {
   readAgain,
 } from "@etcd-ts/client/wire";
 
-/** `etcdserverpb.Request` */
+/** A request to the v2 store. As a bare log entry it carries what members publish of themselves and the cluster version. */
 export interface Request {
   id: bigint;
   method: string;
@@ -48,15 +48,19 @@ export interface Request {
   dir: boolean;
   prevValue: string;
   prevIndex: number;
+  /** Absent, false and true differ. */
   prevExist: boolean | undefined;
+  /** Unix time in nanoseconds; 0 for never. */
   expiration: bigint;
   wait: boolean;
   since: number;
   recursive: boolean;
   sorted: boolean;
   quorum: boolean;
+  /** Unix time in nanoseconds up to which SYNC drops expired keys. */
   time: bigint;
   stream: boolean;
+  /** Absent, false and true differ. */
   refresh: boolean | undefined;
 }
 
@@ -248,7 +252,7 @@ export const Request: Codec<Request> = {
   read: readRequest,
 };
 
-/** `etcdserverpb.Metadata` */
+/** The first record of each log file: whose log it is. */
 export interface Metadata {
   nodeId: bigint;
   clusterId: bigint;
@@ -298,9 +302,10 @@ export const Metadata: Codec<Metadata> = {
   read: readMetadata,
 };
 
-/** `etcdserverpb.LeaseCheckpoint` */
+/** What is left of a lease. */
 export interface LeaseCheckpoint {
   id: bigint;
+  /** Seconds; 0 takes an earlier checkpoint back. */
   remainingTtl: number;
 }
 
@@ -354,7 +359,7 @@ export const LeaseCheckpoint: Codec<LeaseCheckpoint> = {
   read: readLeaseCheckpoint,
 };
 
-/** `etcdserverpb.LeaseCheckpointRequest` */
+/** Tells all members what is left of leases, so that a new leader does not begin their time anew. */
 export interface LeaseCheckpointRequest {
   checkpoints: LeaseCheckpoint[];
 }
@@ -403,7 +408,7 @@ export const LeaseCheckpointRequest: Codec<LeaseCheckpointRequest> = {
   read: readLeaseCheckpointRequest,
 };
 
-/** `etcdserverpb.LeaseCheckpointResponse` */
+/** Never sent. */
 export interface LeaseCheckpointResponse {
   header: ResponseHeader | undefined;
 }
@@ -450,10 +455,13 @@ export const LeaseCheckpointResponse: Codec<LeaseCheckpointResponse> = {
   read: readLeaseCheckpointResponse,
 };
 
-/** `etcdserverpb.RequestHeader` */
+/** Who asks. */
 export interface RequestHeader {
+  /** Names the caller that waits on the proposing member. */
   id: bigint;
+  /** The authenticated user; empty while auth is off. */
   username: string;
+  /** Auth revision at which the token was checked; an older one fails when the entry is applied. */
   authRevision: number;
 }
 
@@ -518,10 +526,13 @@ export const RequestHeader: Codec<RequestHeader> = {
   read: readRequestHeader,
 };
 
-/** `etcdserverpb.InternalRaftRequest` */
+/** A normal entry of the log. Exactly one of the bodies is set, though it is no oneof. */
 export interface InternalRaftRequest {
+  /** Number 100: on the wire between the bodies with small and those with large numbers. */
   header: RequestHeader | undefined;
+  /** Used instead of the id in the header when it is not 0; 3.5 never sets it. */
   id: bigint;
+  /** Accepted, never made: 3.5 logs the bare Request. */
   v2: Request | undefined;
   range: RangeRequest | undefined;
   put: PutRequest | undefined;
@@ -1046,7 +1057,7 @@ export const InternalRaftRequest: Codec<InternalRaftRequest> = {
   read: readInternalRaftRequest,
 };
 
-/** `etcdserverpb.EmptyResponse` */
+/** Not used. */
 export type EmptyResponse = Record<never, never>;
 
 function writeEmptyResponse(_w: Writer, _m: Init<EmptyResponse>): void {
@@ -1075,10 +1086,12 @@ export const EmptyResponse: Codec<EmptyResponse> = {
   read: readEmptyResponse,
 };
 
-/** `etcdserverpb.InternalAuthenticateRequest` */
+/** A login whose password was checked before it was proposed. */
 export interface InternalAuthenticateRequest {
   name: string;
+  /** Always empty. */
   password: string;
+  /** Random letters; the token is these, a dot and the index of the entry. */
   simpleToken: string;
 }
 
@@ -1143,7 +1156,7 @@ export const InternalAuthenticateRequest: Codec<InternalAuthenticateRequest> = {
   read: readInternalAuthenticateRequest,
 };
 
-/** Since 3.6. */
+/** Since 3.6. Made by tests of 3.6 only. */
 export interface DowngradeVersionTestRequest {
   /** Since 3.6. */
   ver: string;

@@ -11,10 +11,12 @@ import {
   readAgain,
 } from "@etcd-ts/client/wire";
 
-/** `leasepb.Lease` */
+/** A row of the table of leases. */
 export interface Lease {
   id: bigint;
+  /** Seconds, as granted. */
   ttl: number;
+  /** Seconds at the last checkpoint; 0 without one. */
   remainingTtl: number;
 }
 
@@ -79,7 +81,7 @@ export const Lease: Codec<Lease> = {
   read: readLease,
 };
 
-/** `leasepb.LeaseInternalRequest` */
+/** Asks the leader, over the peer port. */
 export interface LeaseInternalRequest {
   leaseTimeToLiveRequest: LeaseTimeToLiveRequest | undefined;
 }
@@ -126,7 +128,7 @@ export const LeaseInternalRequest: Codec<LeaseInternalRequest> = {
   read: readLeaseInternalRequest,
 };
 
-/** `leasepb.LeaseInternalResponse` */
+/** The leader's answer; its header is there and empty. */
 export interface LeaseInternalResponse {
   leaseTimeToLiveResponse: LeaseTimeToLiveResponse | undefined;
 }

@@ -9,7 +9,7 @@ import {
   readAgain,
 } from "@etcd-ts/client/wire";
 
-/** `membershippb.RaftAttributes` */
+/** What raft needs to know of a member. */
 export interface RaftAttributes {
   peerUrls: string[];
   isLearner: boolean;
@@ -67,7 +67,7 @@ export const RaftAttributes: Codec<RaftAttributes> = {
   read: readRaftAttributes,
 };
 
-/** `membershippb.Attributes` */
+/** What a member says of itself. */
 export interface Attributes {
   name: string;
   clientUrls: string[];
@@ -125,7 +125,7 @@ export const Attributes: Codec<Attributes> = {
   read: readAttributes,
 };
 
-/** `membershippb.Member` */
+/** Not on the wire in 3.5: member records are JSON. */
 export interface Member {
   id: bigint;
   raftAttributes: RaftAttributes | undefined;
@@ -198,8 +198,9 @@ export const Member: Codec<Member> = {
   read: readMember,
 };
 
-/** `membershippb.ClusterVersionSetRequest` */
+/** Proposed from 3.6 on. */
 export interface ClusterVersionSetRequest {
+  /** `x.y.0` */
   ver: string;
 }
 
@@ -242,7 +243,7 @@ export const ClusterVersionSetRequest: Codec<ClusterVersionSetRequest> = {
   read: readClusterVersionSetRequest,
 };
 
-/** `membershippb.ClusterMemberAttrSetRequest` */
+/** Proposed from 3.6 on. */
 export interface ClusterMemberAttrSetRequest {
   memberId: bigint;
   memberAttributes: Attributes | undefined;
@@ -301,9 +302,10 @@ export const ClusterMemberAttrSetRequest: Codec<ClusterMemberAttrSetRequest> = {
   read: readClusterMemberAttrSetRequest,
 };
 
-/** `membershippb.DowngradeInfoSetRequest` */
+/** Begins or ends a downgrade. */
 export interface DowngradeInfoSetRequest {
   enabled: boolean;
+  /** `x.y.0`; empty when a downgrade ends. */
   ver: string;
 }
 

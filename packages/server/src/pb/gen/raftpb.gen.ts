@@ -97,11 +97,12 @@ export const ConfChangeTypeInfo: EnumInfo = {
   nameOf: { 0: "ConfChangeAddNode", 1: "ConfChangeRemoveNode", 2: "ConfChangeUpdateNode", 3: "ConfChangeAddLearnerNode" },
 };
 
-/** `raftpb.Entry` */
+/** One entry of the log. Declared in the order of the source; on the wire the type comes first. */
 export interface Entry {
   term: number;
   index: number;
   type: EntryType;
+  /** Absent in the entry with which a new leader begins its term. */
   data: Uint8Array | undefined;
 }
 
@@ -168,7 +169,7 @@ export const Entry: Codec<Entry> = {
   read: readEntry,
 };
 
-/** `raftpb.SnapshotMetadata` */
+/** Where in the log a snapshot stands. */
 export interface SnapshotMetadata {
   confState: ConfState;
   index: number;
@@ -230,8 +231,9 @@ export const SnapshotMetadata: Codec<SnapshotMetadata> = {
   read: readSnapshotMetadata,
 };
 
-/** `raftpb.Snapshot` */
+/** A state at an index. */
 export interface Snapshot {
+  /** The v2 store as JSON: the membership, never the keys. */
   data: Uint8Array | undefined;
   metadata: SnapshotMetadata;
 }
@@ -286,19 +288,26 @@ export const Snapshot: Codec<Snapshot> = {
   read: readSnapshot,
 };
 
-/** `raftpb.Message` */
+/** What one node says to another. */
 export interface Message {
   type: MessageType;
+  /** 0: nobody; the sender drops it. */
   to: bigint;
   from: bigint;
+  /** 0 in proposals and read-index requests that are passed on. */
   term: number;
+  /** Term of the entry at `index`. */
   logTerm: number;
+  /** In an append: the entry just before `entries`. In an answer: the last that matches, or the one refused. */
   index: number;
   entries: Entry[];
+  /** The leader's commit index, in appends and heartbeats. */
   commit: number;
   snapshot: Snapshot | undefined;
   reject: boolean;
+  /** From where a refused append should be tried again. */
   rejectHint: number;
+  /** Read-index context in heartbeats; the words CampaignTransfer in a vote that a leadership transfer forces. */
   context: Uint8Array | undefined;
   /** Since 3.6. */
   vote: bigint;
@@ -511,9 +520,10 @@ export const Message: Codec<Message> = {
   read: readMessage,
 };
 
-/** `raftpb.HardState` */
+/** What a node must know again after a restart. */
 export interface HardState {
   term: number;
+  /** Whom it voted for in this term; 0 for nobody. */
   vote: bigint;
   commit: number;
 }
@@ -570,10 +580,11 @@ export const HardState: Codec<HardState> = {
   read: readHardState,
 };
 
-/** `raftpb.ConfState` */
+/** Who votes and who learns. The ids are written one by one, not packed. */
 export interface ConfState {
   voters: bigint[];
   learners: bigint[];
+  /** Voters of the configuration that is being left. */
   votersOutgoing: bigint[];
   learnersNext: bigint[];
   autoLeave: boolean;
@@ -691,11 +702,13 @@ export const ConfState: Codec<ConfState> = {
   read: readConfState,
 };
 
-/** `raftpb.ConfChange` */
+/** One change of the membership, the only form etcd proposes. */
 export interface ConfChange {
   type: ConfChangeType;
   nodeId: bigint;
+  /** The member as JSON; absent when one is removed. */
   context: Uint8Array | undefined;
+  /** Request id of who waits for it; 0 in the entries of a bootstrap. */
   id: bigint;
 }
 
@@ -762,7 +775,7 @@ export const ConfChange: Codec<ConfChange> = {
   read: readConfChange,
 };
 
-/** `raftpb.ConfChangeSingle` */
+/** One step of a ConfChangeV2. */
 export interface ConfChangeSingle {
   type: ConfChangeType;
   nodeId: bigint;
@@ -812,7 +825,7 @@ export const ConfChangeSingle: Codec<ConfChangeSingle> = {
   read: readConfChangeSingle,
 };
 
-/** `raftpb.ConfChangeV2` */
+/** Several changes of the membership at once. */
 export interface ConfChangeV2 {
   transition: ConfChangeTransition;
   changes: ConfChangeSingle[];

@@ -8,9 +8,11 @@ import {
   encodeWith,
 } from "@etcd-ts/client/wire";
 
-/** `snappb.snapshot` */
+/** A whole .snap file. */
 export interface Snapshot {
+  /** CRC-32C of `data`. */
   crc: number;
+  /** An encoded raftpb.Snapshot. */
   data: Uint8Array | undefined;
 }
 

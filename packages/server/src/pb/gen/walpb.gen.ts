@@ -12,9 +12,11 @@ import {
   readAgain,
 } from "@etcd-ts/client/wire";
 
-/** `walpb.Record` */
+/** One record of the log file. */
 export interface Record {
+  /** 1 metadata, 2 entry, 3 hard state, 4 checksum, 5 snapshot. */
   type: number;
+  /** CRC-32C over the data of all records so far, chained across files. */
   crc: number;
   data: Uint8Array | undefined;
 }
@@ -74,10 +76,11 @@ export const Record: Codec<Record> = {
   read: readRecord,
 };
 
-/** `walpb.Snapshot` */
+/** Says that a snapshot was taken. */
 export interface Snapshot {
   index: number;
   term: number;
+  /** Since 3.5; absent in the first record of a log. */
   confState: ConfState | undefined;
 }
 
