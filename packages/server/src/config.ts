@@ -264,9 +264,10 @@ export function parseRetention(mode: string, text: string): number {
 
 /**
  * The frozen configuration. Throws a plain Error for what etcd finds out only while starting (fatal `discovery
- * failed`, exit code 1): the texts of the initial cluster and of the retention.
+ * failed`, exit code 1): the texts of the initial cluster and of the retention. Once a member has data, nobody asks
+ * what the initial cluster was.
  */
-export function buildConfig(settings: Settings): Config {
+export function buildConfig(settings: Settings, isInitialized = false): Config {
   const { flags } = settings;
   const tls = (prefix: "" | "peer-", more: Pick<TlsSettings, "allowedCns" | "skipClientSanVerification">) => {
     const side = prefix === "" ? "client-" : "peer-";
@@ -302,7 +303,7 @@ export function buildConfig(settings: Settings): Config {
     name,
     dataDir: dataDir === "" ? `${name}.etcd` : dataDir,
     walDir: flags.text("wal-dir") === "" ? undefined : flags.text("wal-dir"),
-    initialCluster: parseInitialCluster(clusterText),
+    initialCluster: initialClusterOf(clusterText, isInitialized),
     initialClusterText: clusterText,
     initialClusterToken: flags.text("initial-cluster-token"),
     isNewCluster: flags.text("initial-cluster-state") === "new",
@@ -391,6 +392,15 @@ export function buildConfig(settings: Settings): Config {
       .map((spec) => ({ flag: spec.name, reason: spec.withoutEffect ?? "" })),
   };
   return Object.freeze(config);
+}
+
+function initialClusterOf(text: string, isInitialized: boolean): ReadonlyMap<string, readonly string[]> {
+  try {
+    return parseInitialCluster(text);
+  } catch (error) {
+    if (isInitialized) return new Map();
+    throw new Error(`error setting up initial cluster: ${(error as Error).message}`);
+  }
 }
 
 /**

@@ -267,6 +267,28 @@ class Sampler {
   }
 }
 
+/** How far the two clocks may part before the wall clock is believed again. */
+const CLOCK_DRIFT_MS = 5;
+
+/** Wall-clock time with fractions of a millisecond that does not run backwards between two lines. */
+class FineTime {
+  readonly #clock: Clock;
+  #offsetMs: number;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#offsetMs = clock.nowMs() - clock.monotonicMs();
+  }
+
+  now(): number {
+    const wallMs = this.#clock.nowMs();
+    const fineMs = this.#clock.monotonicMs() + this.#offsetMs;
+    if (Math.abs(fineMs - wallMs) <= CLOCK_DRIFT_MS) return fineMs;
+    this.#offsetMs += wallMs - fineMs;
+    return wallMs;
+  }
+}
+
 /** `folder/file.ts:12` of whoever called the logger. */
 function callerOf(skip: (...args: never[]) => unknown): string {
   const limit = Error.stackTraceLimit;
@@ -293,12 +315,14 @@ export class ZapLogger implements Logger {
   readonly #threshold: number;
   readonly #name: string | undefined;
   readonly #sampler: Sampler;
+  readonly #time: FineTime;
 
-  constructor(options: ZapLoggerOptions, name?: string, sampler = new Sampler()) {
+  constructor(options: ZapLoggerOptions, name?: string, parent?: ZapLogger) {
     this.#options = options;
     this.#threshold = severity[options.level];
     this.#name = name;
-    this.#sampler = sampler;
+    this.#sampler = parent ? parent.#sampler : new Sampler();
+    this.#time = parent ? parent.#time : new FineTime(options.clock);
   }
 
   get isDebugEnabled(): boolean {
@@ -307,7 +331,7 @@ export class ZapLogger implements Logger {
 
   /** A logger whose lines carry `"logger":name`, to the same outputs. */
   named(name: string): ZapLogger {
-    return new ZapLogger(this.#options, name, this.#sampler);
+    return new ZapLogger(this.#options, name, this);
   }
 
   debug(message: string, fields?: LogFields): void {
@@ -338,13 +362,12 @@ export class ZapLogger implements Logger {
     skip: (message: string, fields?: LogFields) => void,
   ): void {
     if (severity[level] < this.#threshold) return;
-    const { clock, sinks, encoder = encodeJson } = this.#options;
-    const timeMs = clock.nowMs();
+    const { sinks, encoder = encodeJson } = this.#options;
+    const timeMs = this.#time.now();
     if (level !== "fatal" && !this.#sampler.admits(level, message, timeMs)) return;
-    const fraction = clock.monotonicMs() % 1;
     const line = encoder({
       level,
-      timeMs: Number.isInteger(timeMs) ? timeMs + fraction : timeMs,
+      timeMs,
       name: this.#name,
       caller: callerOf(skip),
       message,

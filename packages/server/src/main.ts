@@ -218,7 +218,7 @@ async function run(argv: readonly string[]): Promise<void> {
   checkFileLimit(logger);
   let running: Awaited<ReturnType<typeof import("./boot.ts")["startEtcd"]>>;
   try {
-    const config: Config = buildConfig(settings);
+    const config: Config = buildConfig(settings, held === "member");
     for (const { flag, reason } of config.withoutEffect)
       logger.info("flag is accepted without effect", { flag, reason });
     const { startEtcd } = await import("./boot.ts");

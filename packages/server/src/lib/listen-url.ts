@@ -110,7 +110,6 @@ export function parseInitialCluster(text: string): Map<string, string[]> {
     const equals = trimmed.indexOf("=");
     const name = equals === -1 ? trimmed : trimmed.substring(0, equals);
     const url = equals === -1 ? "" : trimmed.substring(equals + 1);
-    if (url === "") throw new Error(`empty URL given for ${quote(name)}`);
     const list = urls.get(name) ?? [];
     list.push(parseEtcdUrl(url).text);
     urls.set(name, list);

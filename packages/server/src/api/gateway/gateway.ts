@@ -28,7 +28,7 @@ import {
   tooLargeMessage,
   type UnaryHandler,
 } from "../../rpc/index.ts";
-import { httpError } from "../http/routes.ts";
+import { answer, httpError } from "../http/routes.ts";
 import { fromJson, GatewayInputError, JsonSplitter, toJson } from "./json.ts";
 
 export interface GatewayOptions {
@@ -229,16 +229,13 @@ export function createGateway(options: GatewayOptions): HttpHandler {
       const status = asStatus(error);
       if (isAdmitted) options.hooks.ended?.(call, status);
       if (response.destroyed) return;
-      response.writeHead(httpStatusOf[status.code] ?? 500, { "Content-Type": "application/json" });
       const shown = JSON.stringify(status.message);
-      response.end(`{"error":${shown},"code":${status.code},"message":${shown}}`);
+      const body = `{"error":${shown},"code":${status.code},"message":${shown}}`;
+      answer(response, httpStatusOf[status.code] ?? 500, { "Content-Type": "application/json" }, body);
       return;
     }
-    response.writeHead(200, {
-      "Content-Type": "application/json",
-      "Grpc-Metadata-Content-Type": "application/grpc",
-    });
-    response.end(text);
+    const headers = { "Content-Type": "application/json", "Grpc-Metadata-Content-Type": "application/grpc" };
+    answer(response, 200, headers, text);
   }
 
   async function stream(route: Route, request: IncomingMessage, response: ServerResponse): Promise<void> {

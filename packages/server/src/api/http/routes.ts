@@ -28,10 +28,20 @@ export type Route = (request: IncomingMessage, response: ServerResponse, url: UR
 
 const TEXT = "text/plain; charset=utf-8";
 
+/** A whole answer, its length told. */
+export function answer(
+  response: ServerResponse,
+  status: number,
+  headers: Readonly<Record<string, string>>,
+  body: string,
+): void {
+  response.writeHead(status, { ...headers, "Content-Length": String(Buffer.byteLength(body)) });
+  response.end(body);
+}
+
 /** As Go's http.Error: plain text, a newline at the end. */
 export function httpError(response: ServerResponse, status: number, text: string): void {
-  response.writeHead(status, { "Content-Type": TEXT, "X-Content-Type-Options": "nosniff" });
-  response.end(`${text}\n`);
+  answer(response, status, { "Content-Type": TEXT, "X-Content-Type-Options": "nosniff" }, `${text}\n`);
 }
 
 export function notFound(response: ServerResponse): void {
@@ -74,8 +84,12 @@ export function runRoute(
 export function versionRoute(clusterVersion: () => string | undefined): Route {
   return (request, response) => {
     if (!allowMethod(request, response, "GET")) return;
-    response.writeHead(200, { "Content-Type": "application/json" });
-    response.end(JSON.stringify({ etcdserver: ETCD_VERSION, etcdcluster: clusterVersion() ?? "not_decided" }));
+    answer(
+      response,
+      200,
+      { "Content-Type": "application/json" },
+      JSON.stringify({ etcdserver: ETCD_VERSION, etcdcluster: clusterVersion() ?? "not_decided" }),
+    );
   };
 }
 
@@ -91,8 +105,7 @@ function healthRoute({ server, metrics, logger }: HttpDeps): Route {
     const text = JSON.stringify(result);
     if (result.health === "true") {
       metrics.healthSuccess++;
-      response.writeHead(200, { "Content-Type": TEXT });
-      response.end(text);
+      answer(response, 200, { "Content-Type": TEXT }, text);
     } else {
       metrics.healthFailures++;
       logger.warn("/health error", { output: text, "status-code": 503 });
@@ -130,16 +143,19 @@ function checksRoute({ server, metrics, logger }: HttpDeps, type: CheckType, onl
       httpError(response, 503, reason);
       return;
     }
-    response.writeHead(200, { "Content-Type": TEXT, "X-Content-Type-Options": "nosniff" });
-    response.end(`${url.searchParams.has("verbose") ? reason : ""}ok\n`);
+    answer(
+      response,
+      200,
+      { "Content-Type": TEXT, "X-Content-Type-Options": "nosniff" },
+      `${url.searchParams.has("verbose") ? reason : ""}ok\n`,
+    );
   };
 }
 
 function metricsRoute({ server, metrics }: HttpDeps): Route {
   return async (_request, response) => {
     const { text, contentType } = await metrics.render(server);
-    response.writeHead(200, { "Content-Type": contentType });
-    response.end(text);
+    answer(response, 200, { "Content-Type": contentType }, text);
   };
 }
 
@@ -162,9 +178,8 @@ function varsRoute({ server, argv }: HttpDeps): Route {
         applied: view.appliedIndex,
       },
     };
-    response.writeHead(200, { "Content-Type": "application/json; charset=utf-8" });
     const lines = Object.entries(variables).map(([name, value]) => `${JSON.stringify(name)}: ${JSON.stringify(value)}`);
-    response.end(`{\n${lines.join(",\n")}\n}\n`);
+    answer(response, 200, { "Content-Type": "application/json; charset=utf-8" }, `{\n${lines.join(",\n")}\n}\n`);
   };
 }
 
