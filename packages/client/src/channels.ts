@@ -3,7 +3,8 @@
  * round robin over the endpoints that are connected; when none is, a call waits for the first that becomes so, within
  * its own deadline. So a dead endpoint is passed over in silence, as etcd's client does.
  */
-import type { Client as GrpcClient, ChannelOptions as GrpcOptions } from "@grpc/grpc-js";
+import { isIP } from "node:net";
+import type { ChannelCredentials, Client as GrpcClient, ChannelOptions as GrpcOptions } from "@grpc/grpc-js";
 import { DEADLINE_TEXT, RpcError } from "./errors.ts";
 import { type ClientOptions, DEFAULT_DIAL_TIMEOUT_MS, parseEndpoint, RECEIVE_BYTES_MAX } from "./options.ts";
 import { Code } from "./wire/index.ts";
@@ -75,10 +76,12 @@ export class Channels {
     }
     if (tls?.serverName !== undefined) options["grpc.ssl_target_name_override"] = tls.serverName;
     const channelCredentials = isTls
-      ? credentials.createSsl(pem(tls?.ca), pem(tls?.key), pem(tls?.cert), {
-          rejectUnauthorized: tls?.skipVerify !== true,
-          ...(tls?.skipVerify === true ? { checkServerIdentity: () => undefined } : {}),
-        })
+      ? nameNoAddress(
+          credentials.createSsl(pem(tls?.ca), pem(tls?.key), pem(tls?.cert), {
+            rejectUnauthorized: tls?.skipVerify !== true,
+            ...(tls?.skipVerify === true ? { checkServerIdentity: () => undefined } : {}),
+          }),
+        )
       : credentials.createInsecure();
     const connection = { endpoint, grpc: new this.#grpc.Client(target, channelCredentials, options) };
     this.#connections.set(endpoint, connection);
@@ -136,6 +139,26 @@ export class Channels {
     for (const connection of this.#connections.values()) connection.grpc.close();
     this.#connections.clear();
   }
+}
+
+/**
+ * Keeps an IP address from being sent as TLS server name: no name is due then, and Node says so on standard error, in the
+ * middle of a tool's output. grpc-js has no option for it; where it looks otherwise inside, the warning is all there is.
+ */
+function nameNoAddress(credentials: ChannelCredentials): ChannelCredentials {
+  interface Connector {
+    readonly connectionOptions?: { servername?: string };
+  }
+  const maker = credentials as unknown as { _createSecureConnector?: (...args: unknown[]) => Connector };
+  const create = maker._createSecureConnector;
+  if (!create) return credentials;
+  maker._createSecureConnector = (...args) => {
+    const connector = create.apply(credentials, args);
+    const options = connector.connectionOptions;
+    if (options?.servername !== undefined && isIP(options.servername)) options.servername = "";
+    return connector;
+  };
+  return credentials;
 }
 
 export const dialTimeoutMs = (options: ClientOptions): number => options.dialTimeoutMs ?? DEFAULT_DIAL_TIMEOUT_MS;

@@ -86,8 +86,8 @@ export class FakeServer implements AsyncDisposable {
     return `127.0.0.1:${this.port}`;
   }
 
-  /** Listens, on `port` if given. */
-  static async start(port = 0): Promise<FakeServer> {
+  /** Listens, on `port` if given, in plain text unless told otherwise. */
+  static async start(port = 0, credentials = ServerCredentials.createInsecure()): Promise<FakeServer> {
     const server = new Server({ "grpc.max_receive_message_length": -1, "grpc.max_send_message_length": -1 });
     const holder: { fake?: FakeServer } = {};
     const definition: Record<string, MethodDefinition<Buffer, Buffer>> = {};
@@ -112,9 +112,7 @@ export class FakeServer implements AsyncDisposable {
     }
     server.addService(definition, handlers);
     const bound = await new Promise<number>((resolve, reject) => {
-      server.bindAsync(`127.0.0.1:${port}`, ServerCredentials.createInsecure(), (error, actual) =>
-        error ? reject(error) : resolve(actual),
-      );
+      server.bindAsync(`127.0.0.1:${port}`, credentials, (error, actual) => (error ? reject(error) : resolve(actual)));
     });
     holder.fake = new FakeServer(server, bound);
     return holder.fake;
