@@ -23,6 +23,7 @@ import {
   Server,
   type ServerConfig,
   type ServerObserver,
+  writeFirstAuthRevision,
 } from "./etcdserver/index.ts";
 import type { Clock } from "./lib/clock.ts";
 import { goDuration } from "./lib/go-format.ts";
@@ -87,6 +88,8 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
     });
     closers.push(() => backend.close());
     logger.info("opened backend db", { path: paths.backendFile, took: goDuration(clock.monotonicMs() - openedAtMs) });
+
+    writeFirstAuthRevision(backend);
 
     const booted: Bootstrapped = await bootstrap({
       config,

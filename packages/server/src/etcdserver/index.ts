@@ -18,7 +18,7 @@ export type {
 } from "./door.ts";
 export { RAFT_INFLIGHT_MAX, RAFT_MESSAGE_BYTES_MAX } from "./limits.ts";
 export { MemberDisk } from "./member-disk.ts";
-export { noAuth } from "./no-auth.ts";
+export { noAuth, writeFirstAuthRevision } from "./no-auth.ts";
 export { Server, type ServerDeps, type ServerObserver } from "./server.ts";
 export {
   defaultServerConfig,
