@@ -33,6 +33,7 @@ import {
   type AuthUserRevokeRoleResponse,
 } from "./wire/index.ts";
 
+/** Users, roles and permissions. */
 export class AuthClient {
   readonly #client: Client;
 
@@ -40,14 +41,17 @@ export class AuthClient {
     this.#client = client;
   }
 
+  /** Turns authentication on; needs a user `root` that holds the role `root`. */
   enable(options: CallOptions = {}): Promise<AuthEnableResponse> {
     return this.#client.call(Auth.methods.authEnable, {}, options);
   }
 
+  /** Turns authentication off. */
   disable(options: CallOptions = {}): Promise<AuthDisableResponse> {
     return this.#client.call(Auth.methods.authDisable, {}, options);
   }
 
+  /** Whether authentication is on, and the revision of its records. */
   status(options: CallOptions = {}): Promise<AuthStatusResponse> {
     return this.#client.call(Auth.methods.authStatus, {}, options);
   }
@@ -67,18 +71,22 @@ export class AuthClient {
     return this.#client.call(Auth.methods.userAdd, request, options);
   }
 
+  /** The roles of a user. */
   userGet(name: string, options: CallOptions = {}): Promise<AuthUserGetResponse> {
     return this.#client.call(Auth.methods.userGet, { name }, options);
   }
 
+  /** The names of all users. */
   userList(options: CallOptions = {}): Promise<AuthUserListResponse> {
     return this.#client.call(Auth.methods.userList, {}, options);
   }
 
+  /** Deletes a user. */
   userDelete(name: string, options: CallOptions = {}): Promise<AuthUserDeleteResponse> {
     return this.#client.call(Auth.methods.userDelete, { name }, options);
   }
 
+  /** Replaces a password; tokens that were given out before stay good until they expire. */
   userChangePassword(
     name: string,
     password: string,
@@ -87,26 +95,32 @@ export class AuthClient {
     return this.#client.call(Auth.methods.userChangePassword, { name, password }, options);
   }
 
+  /** Gives a role to a user. */
   userGrantRole(user: string, role: string, options: CallOptions = {}): Promise<AuthUserGrantRoleResponse> {
     return this.#client.call(Auth.methods.userGrantRole, { user, role }, options);
   }
 
+  /** Takes a role from a user. */
   userRevokeRole(name: string, role: string, options: CallOptions = {}): Promise<AuthUserRevokeRoleResponse> {
     return this.#client.call(Auth.methods.userRevokeRole, { name, role }, options);
   }
 
+  /** Makes a role that allows nothing yet. */
   roleAdd(name: string, options: CallOptions = {}): Promise<AuthRoleAddResponse> {
     return this.#client.call(Auth.methods.roleAdd, { name }, options);
   }
 
+  /** The permissions of a role. */
   roleGet(role: string, options: CallOptions = {}): Promise<AuthRoleGetResponse> {
     return this.#client.call(Auth.methods.roleGet, { role }, options);
   }
 
+  /** The names of all roles. */
   roleList(options: CallOptions = {}): Promise<AuthRoleListResponse> {
     return this.#client.call(Auth.methods.roleList, {}, options);
   }
 
+  /** Deletes a role and takes it from all users. */
   roleDelete(role: string, options: CallOptions = {}): Promise<AuthRoleDeleteResponse> {
     return this.#client.call(Auth.methods.roleDelete, { role }, options);
   }
@@ -122,6 +136,7 @@ export class AuthClient {
     return this.#client.call(Auth.methods.roleGrantPermission, request, options);
   }
 
+  /** Takes a permission away; key and range must be those it was granted with. */
   roleRevokePermission(
     role: string,
     key: BytesLike,

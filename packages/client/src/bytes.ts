@@ -5,6 +5,7 @@ export type BytesLike = string | Uint8Array;
 
 const encoder = new TextEncoder();
 
+/** UTF-8 of a text; bytes as they are. */
 export function toBytes(value: BytesLike): Uint8Array {
   return typeof value === "string" ? encoder.encode(value) : value;
 }

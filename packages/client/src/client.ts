@@ -50,6 +50,7 @@ export async function connect(options: ClientOptions): Promise<Client> {
   }
 }
 
+/** A client of one cluster. */
 export class Client implements AsyncDisposable {
   readonly kv: KvClient;
   readonly lease: LeaseClient;

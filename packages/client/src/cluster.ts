@@ -17,6 +17,7 @@ import {
   type MemberUpdateResponse,
 } from "./wire/index.ts";
 
+/** The members of the cluster. */
 export class ClusterClient {
   readonly #client: Client;
 
@@ -37,10 +38,12 @@ export class ClusterClient {
     return this.#client.call(Cluster.methods.memberAdd, { peerUrls, isLearner: options.isLearner ?? false }, options);
   }
 
+  /** Takes a member out of the cluster. */
   memberRemove(id: bigint, options: CallOptions = {}): Promise<MemberRemoveResponse> {
     return this.#client.call(Cluster.methods.memberRemove, { id }, options);
   }
 
+  /** Replaces a member's peer URLs. */
   memberUpdate(id: bigint, peerUrls: readonly string[], options: CallOptions = {}): Promise<MemberUpdateResponse> {
     return this.#client.call(Cluster.methods.memberUpdate, { id, peerUrls }, options);
   }

@@ -32,6 +32,7 @@ import {
   type TxnResponse,
 } from "./wire/index.ts";
 
+/** How to read. */
 export interface GetOptions extends CallOptions, KeyRange {
   /** At most this many keys; 0 or absent: all. `more` then tells of others. */
   readonly limit?: number | undefined;
@@ -49,6 +50,7 @@ export interface GetOptions extends CallOptions, KeyRange {
   readonly maxCreateRevision?: number | undefined;
 }
 
+/** How to write. */
 export interface PutOptions extends CallOptions {
   /** The key goes when this lease does. */
   readonly lease?: bigint | undefined;
@@ -60,6 +62,7 @@ export interface PutOptions extends CallOptions {
   readonly ignoreLease?: boolean | undefined;
 }
 
+/** What to delete. */
 export interface DeleteOptions extends CallOptions, KeyRange {
   /** Answer with the deleted pairs. */
   readonly prevKv?: boolean | undefined;
@@ -117,6 +120,7 @@ export function txnOp(request: Init<TxnRequest>): Init<RequestOp> {
   return { request: { kind: "requestTxn", value: request } };
 }
 
+/** How the stored attribute relates to the operand. */
 export type CompareOperator = "=" | "!=" | "<" | ">";
 
 const RESULTS: Record<CompareOperator, number> = {
@@ -198,12 +202,14 @@ export class TxnBuilder {
     return this;
   }
 
+  /** These are carried out, in order, when all conditions hold. */
   // biome-ignore lint/suspicious/noThenProperty: etcd's own word for it; not a promise, as commit() is needed anyway.
   then(...operations: Init<RequestOp>[]): this {
     this.#success.push(...operations);
     return this;
   }
 
+  /** These are carried out when a condition of {@link if} does not hold. */
   else(...operations: Init<RequestOp>[]): this {
     this.#failure.push(...operations);
     return this;
@@ -216,6 +222,7 @@ export class TxnBuilder {
   }
 }
 
+/** Reads and writes of keys. */
 export class KvClient {
   readonly #client: Client;
 
@@ -238,6 +245,7 @@ export class KvClient {
     return this.#client.call(KV.methods.deleteRange, deleteRequest(key, options), options);
   }
 
+  /** Begins a transaction. */
   txn(): TxnBuilder {
     return new TxnBuilder(this.#client);
   }

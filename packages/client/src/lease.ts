@@ -71,6 +71,7 @@ class Keeper {
   }
 }
 
+/** Leases, and keeping them alive. */
 export class LeaseClient {
   readonly #client: Client;
   readonly #keepers = new Set<Keeper>();

@@ -27,6 +27,7 @@ import {
 /** The SHA-256 that follows the database in a snapshot. */
 const DIGEST_BYTES = 32;
 
+/** Status, alarms, hashes, defragmentation, snapshots, leadership. */
 export class MaintenanceClient {
   readonly #client: Client;
 
@@ -34,6 +35,7 @@ export class MaintenanceClient {
     this.#client = client;
   }
 
+  /** The state of the member that answers: version, size, leader, indexes, alarms. */
   status(options: CallOptions = {}): Promise<StatusResponse> {
     return this.#client.call(Maintenance.methods.status, {}, options);
   }
@@ -63,6 +65,7 @@ export class MaintenanceClient {
     return this.alarm(AlarmAction.Deactivate, alarm, memberId, options);
   }
 
+  /** Lists, raises or takes back alarms: AlarmAction, AlarmType and the member concerned. */
   alarm(action: number, alarm: number, memberId: bigint, options: CallOptions = {}): Promise<AlarmResponse> {
     return this.#client.call(Maintenance.methods.alarm, { action, alarm, memberId }, options);
   }

@@ -1,5 +1,6 @@
 /** How to reach a cluster, and what an endpoint's text means. */
 
+/** How to talk TLS. */
 export interface TlsOptions {
   /** PEM of the authorities to trust; the system's when absent. */
   readonly ca?: Uint8Array;
@@ -22,6 +23,7 @@ export interface FailedAttempt {
   readonly details: string;
 }
 
+/** Where the cluster is, and how to reach it. */
 export interface ClientOptions {
   /** `host:port`, `http://host:port`, `https://host:port` or `unix://path`; at least one. */
   readonly endpoints: readonly string[];
@@ -54,6 +56,7 @@ export interface CallOptions {
   readonly requireLeader?: boolean | undefined;
 }
 
+/** An endpoint, read. */
 export interface ParsedEndpoint {
   /** What grpc dials. */
   readonly target: string;

@@ -34,6 +34,7 @@ import {
 /** What to watch: the fields of etcd's WatchCreateRequest. */
 export type WatchInit = Init<WatchCreateRequest>;
 
+/** How to watch. */
 export interface WatchOptions extends Omit<CallOptions, "timeoutMs"> {
   /** Told after the stream broke and another stands; `error` is what broke it. */
   readonly onReconnect?: ((error: unknown) => void) | undefined;
@@ -58,6 +59,7 @@ interface Range {
   fragments: Event[];
 }
 
+/** Events of one range or several, as an async iterable. */
 export class Watcher implements AsyncIterable<WatchResponse> {
   readonly #client: Client;
   readonly #options: WatchOptions;

@@ -44,6 +44,7 @@ export interface Candidacy {
   readonly createRevision: number;
 }
 
+/** An election under a name, in which a lease stands. */
 export class Election {
   readonly #holder: Holder;
   readonly #prefix: Uint8Array;

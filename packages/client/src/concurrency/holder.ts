@@ -48,6 +48,7 @@ export interface Holder {
   readonly leaseId: bigint;
 }
 
+/** How long to wait. */
 export interface WaitOptions {
   /** Gives up: the contender's key is deleted again, and the signal's reason thrown. */
   readonly signal?: AbortSignal | undefined;

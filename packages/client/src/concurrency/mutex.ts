@@ -30,6 +30,7 @@ import {
 
 const NOTHING = new Uint8Array(0);
 
+/** A lock under a name, held by a lease. */
 export class Mutex {
   readonly #holder: Holder;
   readonly #prefix: Uint8Array;

@@ -16,6 +16,7 @@ export interface SessionClient extends RecipeClient {
   };
 }
 
+/** How long a session outlives its owner, and on which lease it stands. */
 export interface SessionOptions {
   /** How long the session outlives its owner's silence, in seconds. Default 60. */
   readonly ttlSeconds?: number | undefined;
@@ -25,6 +26,7 @@ export interface SessionOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** A lease that is kept alive. */
 export class Session implements Holder, AsyncDisposable {
   readonly client: SessionClient;
   readonly leaseId: bigint;
@@ -55,6 +57,7 @@ export class Session implements Holder, AsyncDisposable {
     return new Session(client, leaseId, ttl);
   }
 
+  /** Whether {@link lost} has resolved. */
   get isLost(): boolean {
     return this.#isLost;
   }
