@@ -619,7 +619,7 @@ describe("MvccStore against a model of full history", () => {
   it("answers ranges, transactions, watches and hashes alike, through compactions and restarts", async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 60, size: "max" }), async (steps) => {
-        await using harness = await Harness.open({ compactionBatchRows: 3, outboxResponsesMax: 2 });
+        await using harness = await Harness.open({ compactionBatchRows: 3, outboxResponsesMax: 2, countBlockKeys: 2 });
         const run = new Run(harness);
         for (const one of steps) await run.run(one);
         run.checkWatchers();

@@ -39,7 +39,7 @@ import {
   writeScheduledCompactRevision,
 } from "../storage/index.ts";
 import { removeCompacted } from "./compaction.ts";
-import { Counts } from "./counts.ts";
+import { COUNT_BLOCK_KEYS, Counts } from "./counts.ts";
 import { hashAll, hashKeyTable } from "./hash.ts";
 import type { KeyRange } from "./key-range.ts";
 import { COMPACTION_BATCH_ROWS, COMPACTION_HASHES_MAX, OUTBOX_RESPONSES_MAX } from "./limits.ts";
@@ -69,7 +69,7 @@ export class MvccStore implements RangeView {
   readonly #limits: MvccLimits;
   readonly #onFatal: (error: unknown) => void;
   #backend: Backend;
-  #counts = new Counts();
+  #counts: Counts;
   /**
    * Main revision of the last finished write transaction; 1 in an empty store, so the first write is 2.
    * Invariant: with no write open, each revision in the key table is <= this, and compactRevision <= this.
@@ -105,8 +105,10 @@ export class MvccStore implements RangeView {
     this.#limits = {
       compactionBatchRows: COMPACTION_BATCH_ROWS,
       outboxResponsesMax: OUTBOX_RESPONSES_MAX,
+      countBlockKeys: COUNT_BLOCK_KEYS,
       ...options.limits,
     };
+    this.#counts = new Counts({ blockKeys: this.#limits.countBlockKeys });
     this.watch = new WatchHub({
       source: {
         reader: () => this.#backend,
@@ -144,6 +146,7 @@ export class MvccStore implements RangeView {
       this.#startCompaction({ revision: scheduled, previousRevision, isHashStored: false });
     }
     this.#counts.start(backend, this.#jobs.signal);
+    this.#counts.stopped().catch(this.#onFatal);
   }
 
   /**
@@ -156,7 +159,7 @@ export class MvccStore implements RangeView {
     await this.#stopJobs();
     this.#jobs = new AbortController();
     this.#backend = backend;
-    this.#counts = new Counts();
+    this.#counts = new Counts({ blockKeys: this.#limits.countBlockKeys });
     this.#compactionHashes = [];
     await this.#load(false);
     this.watch.restart(toldRevision);
@@ -187,7 +190,7 @@ export class MvccStore implements RangeView {
   }
 
   get stats(): MvccStats {
-    return this.#stats;
+    return { ...this.#stats, keys: this.#counts.total };
   }
 
   // --------------------------------------------------------------------------------------------------- reads

@@ -23,6 +23,8 @@ export interface MvccLimits {
   readonly compactionBatchRows: number;
   /** Responses that may wait in a watch stream's outbox. */
   readonly outboxResponsesMax: number;
+  /** Keys of a counted block when it is made. */
+  readonly countBlockKeys: number;
 }
 
 /** A range answered as bytes: fields `kvs`, `more` and `count` of a RangeResponse; the header goes before them. */
@@ -42,6 +44,8 @@ export interface KeyValueHash {
 
 /** Counted since the store was opened, for metrics. */
 export interface MvccStats {
+  /** Living keys; `undefined` for the first moments after a start, while they are being counted. */
+  readonly keys: number | undefined;
   readonly ranges: number;
   readonly puts: number;
   readonly deletes: number;

@@ -168,7 +168,7 @@ export class WriteTxn implements RangeView {
     tx.put("past", pastKey(key, row.main, row.sub), encodePastRow(main));
     tx.put("past", pastKey(key, main, sub), EMPTY_BYTES);
     if (row.lease !== 0n) tx.delete("leased", leasedKey(row.lease, rowKey));
-    this.#context.counts.removed(tx, rowKey);
+    this.#context.counts.removed(rowKey);
     this.changes.push({ isDelete: true, stored });
   }
 }
