@@ -11,8 +11,14 @@ import { findCommand, UnknownCommandError } from "./find.ts";
 import { FlagError, FlagSet } from "./flags.ts";
 import { globalFlags, root } from "./tree.ts";
 
-/** Runs one command line to its end. Never throws: what goes wrong is on `io.err` and in the exit code. */
-export async function runCli(io: Io): Promise<number> {
+/**
+ * Runs one command line to its end. Never throws: what goes wrong is on `io.err` and in the exit code.
+ * @param contextOf makes what the command is given; tests give it a fake client
+ */
+export async function runCli(
+  io: Io,
+  contextOf: (flags: FlagSet, io: Io) => CommandContext = makeContext,
+): Promise<number> {
   const api = io.env.ETCDCTL_API;
   if (api && api !== "3") {
     io.err.write(`unsupported API version: ${api}\n`);
@@ -32,7 +38,7 @@ export async function runCli(io: Io): Promise<number> {
       return SUCCESS;
     }
     const run = await path.command.load();
-    await run(makeContext(flags, io), flags.args);
+    await run(contextOf(flags, io), flags.args);
     return SUCCESS;
   } catch (error) {
     if (error instanceof UnknownCommandError) return refuseCommand(io, error);

@@ -131,5 +131,12 @@ export function humanBytes(size: number): string {
   const units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
   const power = Math.min(Math.floor(Math.log(size) / Math.log(1000)), units.length - 1);
   const value = Math.floor((size / 1000 ** power) * 10 + 0.5) / 10;
-  return `${value < 10 ? value.toFixed(1) : value.toFixed(0)} ${units[power]}`;
+  return `${value < 10 ? value.toFixed(1) : roundHalfEven(value)} ${units[power]}`;
+}
+
+/** Go's %.0f: halves go to the even neighbour. */
+function roundHalfEven(value: number): number {
+  const down = Math.floor(value);
+  if (value - down === 0.5) return down % 2 === 0 ? down : down + 1;
+  return Math.round(value);
 }
