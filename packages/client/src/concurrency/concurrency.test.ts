@@ -5,18 +5,17 @@
 import { setImmediate as turn } from "node:timers/promises";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { MethodOf } from "../client.ts";
+import type { CallOptions, MethodOf } from "../index.ts";
 import { toText } from "../index.ts";
-import type { CallOptions } from "../options.ts";
 import {
   type DeleteRangeRequest,
   EtcdError,
   type Event,
   EventType,
   type Init,
-  KV,
   type KeyValue,
   KeyValue as KeyValueCodec,
+  KV,
   Lease,
   type LeaseGrantRequest,
   type LeaseRevokeRequest,

@@ -11,9 +11,10 @@
  * for await (const { kv } of election.observe({ signal })) console.log("leader:", toText(kv.value));
  * ```
  */
-import { type BytesLike, toBytes } from "../bytes.ts";
-import type { CallOptions } from "../options.ts";
-import { EtcdError, EventType, KV, type KeyValue, type RangeResponse, type ResponseHeader } from "../wire/index.ts";
+
+import type { CallOptions } from "../index.ts";
+import { type BytesLike, toBytes } from "../index.ts";
+import { EtcdError, EventType, type KeyValue, KV, type RangeResponse, type ResponseHeader } from "../wire/index.ts";
 import {
   CLEAN_UP_TIMEOUT_MS,
   contenderKey,

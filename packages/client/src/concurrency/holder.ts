@@ -6,8 +6,7 @@
  * `NAME/` each contender owns the key `NAME/LEASE` (the lease in lower-case hex), and who has the smallest create revision is
  * first. Each one watches only the key just before its own, so that a release wakes one contender, not all.
  */
-import type { MethodOf } from "../client.ts";
-import type { CallOptions } from "../options.ts";
+import type { CallOptions, MethodOf } from "../index.ts";
 import {
   type Compare,
   CompareResult,
@@ -15,8 +14,8 @@ import {
   EtcdError,
   EventType,
   type Init,
-  KV,
   type KeyValue,
+  KV,
   type RangeRequest,
   type RangeResponse,
   type RequestOp,

@@ -11,8 +11,9 @@
  * await session.close();
  * ```
  */
-import { type BytesLike, toBytes } from "../bytes.ts";
-import type { CallOptions } from "../options.ts";
+
+import type { CallOptions } from "../index.ts";
+import { type BytesLike, toBytes } from "../index.ts";
 import { type Compare, EtcdError, type Init, KV, type ResponseHeader, type TxnResponse } from "../wire/index.ts";
 import {
   CLEAN_UP_TIMEOUT_MS,

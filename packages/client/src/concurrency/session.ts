@@ -2,7 +2,7 @@
  * A session: a lease kept alive for as long as its owner lives. What hangs on it (locks, candidacies) goes when the owner
  * dies or is cut off for longer than the time to live.
  */
-import type { CallOptions } from "../options.ts";
+import type { CallOptions } from "../index.ts";
 import { EtcdError, Lease } from "../wire/index.ts";
 import type { Holder, RecipeClient } from "./holder.ts";
 
