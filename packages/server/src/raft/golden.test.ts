@@ -20,7 +20,7 @@ import { progressText } from "./progress.ts";
 import { jointChart, jointCommittedIndex, jointIds, jointVoteResult } from "./quorum/joint.ts";
 import { majorityChart, majorityCommittedIndex, majorityVoteResult, sortedIds } from "./quorum/majority.ts";
 import { Interaction } from "./testing/interaction.ts";
-import { argument, type Directive, rewritesGoldens, runScript } from "./testing/script.ts";
+import { argument, type Directive, runScript } from "./testing/script.ts";
 import { configurationText, emptyConfiguration } from "./tracker.ts";
 
 type Runner = (directive: Directive) => string;
@@ -141,13 +141,18 @@ function scriptsIn(folder: string): string[] {
 }
 
 function replay(file: string, runner: Runner, rewrite: boolean): number {
-  const { directives, differences } = runScript(file, runner, rewrite);
-  if (!rewrite) {
+  const text = fs.readFileSync(file, "utf8");
+  const { directives, differences, rewritten } = runScript(path.basename(file), text, runner);
+  if (rewrite) {
+    if (rewritten !== text) fs.writeFileSync(file, rewritten);
+  } else {
     for (const { position, expected, actual } of differences) expect(actual, position).toBe(expected);
   }
   return directives;
 }
 
+/** `GOLDEN=write`: our scripts take over what comes out. */
+const rewritesGoldens = process.env["GOLDEN"] === "write";
 const here = path.dirname(fileURLToPath(import.meta.url));
 const library = path.resolve(here, "../../../../../shared/raft-testdata");
 

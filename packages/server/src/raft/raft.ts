@@ -135,6 +135,9 @@ export class Raft {
   /** Reads that came before this leader had committed an entry of its term. */
   pendingReadIndexMessages: Message[] = [];
 
+  /** MsgSnap that came while handed-out entries were being applied. */
+  #deferredSnapshot: Message | undefined;
+
   /** Ticks since the leader was heard of; of a leader or candidate: since the last election timeout. */
   electionElapsed = 0;
   heartbeatElapsed = 0;
@@ -392,6 +395,11 @@ export class Raft {
   appliedEntries(index: number, bytes: number, payloadBytes: number): void {
     this.#appliedTo(index, bytes);
     this.uncommittedBytes = Math.max(0, this.uncommittedBytes - payloadBytes);
+    const snapshot = this.#deferredSnapshot;
+    if (snapshot && this.log.applied === this.log.applying) {
+      this.#deferredSnapshot = undefined;
+      this.step(snapshot);
+    }
   }
 
   #appliedTo(index: number, bytes: number): void {
@@ -1007,9 +1015,12 @@ export class Raft {
   // ------------------------------------------------------------------------------------------------------------------
   // Linearizable reads
 
+  /**
+   * The only voter waits for its first commit as well (etcd/raft does not make it wait): after a restart, the commit index
+   * it finds on its disk may be older than what it had answered.
+   */
   #handleReadIndex(m: Message): void {
-    if (this.tracker.isSingleton) this.#answerRead(m, this.log.committed);
-    else if (this.hasCommittedInTerm()) this.#startRead(m);
+    if (this.hasCommittedInTerm()) this.#startRead(m);
     else this.pendingReadIndexMessages.push(m);
   }
 
@@ -1019,6 +1030,10 @@ export class Raft {
   }
 
   #startRead(m: Message): void {
+    if (this.tracker.isSingleton) {
+      this.#answerRead(m, this.log.committed);
+      return;
+    }
     switch (this.readOnlyOption) {
       case "safe": {
         const context = readContext(m);
@@ -1241,7 +1256,16 @@ export class Raft {
     this.send(response);
   }
 
+  /**
+   * A snapshot brings its configuration at once, while entries from before it that were handed out may still be on their
+   * way through the state machine, with configuration changes among them: so it waits until they are applied. (etcd/raft
+   * leaves that order to chance.)
+   */
   #handleSnapshot(m: Message): void {
+    if (this.log.applying > this.log.applied) {
+      this.#deferredSnapshot = m;
+      return;
+    }
     const index = snapshotIndex(m.snapshot);
     const term = snapshotTerm(m.snapshot);
     const isRestored = m.snapshot !== undefined && this.restore(m.snapshot);

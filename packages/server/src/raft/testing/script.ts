@@ -8,9 +8,9 @@
  *   output, up to a blank line
  *
  * A trailing backslash joins a directive with the next line. Output that holds blank lines stands between two lines
- * `----` at its beginning and two at its end. {@link runScript} replays a file and, asked to, rewrites it.
+ * `----` at its beginning and two at its end. {@link runScript} replays a script and gives back what it would be like if
+ * the output were as it came out.
  */
-import fs from "node:fs";
 
 export interface Argument {
   readonly key: string;
@@ -123,18 +123,17 @@ function parse(file: string, text: string): { pieces: Piece[]; tail: readonly st
   return { pieces, tail: head };
 }
 
-/** Whether golden scripts are rewritten by what comes out, instead of being compared: `GOLDEN=write`. */
-export const rewritesGoldens: boolean = process.env["GOLDEN"] === "write";
-
 export interface ScriptResult {
   readonly directives: number;
   /** `file:line` with expected and actual output, for those that differ. */
   readonly differences: readonly { readonly position: string; readonly expected: string; readonly actual: string }[];
+  /** The script with the actual output in place of the expected one. */
+  readonly rewritten: string;
 }
 
-/** Replays a script: `run` gives the output of each directive. With `rewrite`, the file takes over what comes out. */
-export function runScript(file: string, run: (directive: Directive) => string, rewrite = false): ScriptResult {
-  const { pieces, tail } = parse(file, fs.readFileSync(file, "utf8"));
+/** Replays a script: `run` gives the output of each directive. `name` stands in the positions. */
+export function runScript(name: string, text: string, run: (directive: Directive) => string): ScriptResult {
+  const { pieces, tail } = parse(name, text);
   const differences: { position: string; expected: string; actual: string }[] = [];
   const rewritten: string[] = [];
   for (const { directive, head } of pieces) {
@@ -144,12 +143,10 @@ export function runScript(file: string, run: (directive: Directive) => string, r
       differences.push({ position: directive.position, expected: directive.expected, actual });
     }
     const body = actual.replace(/\n$/, "");
-    const hasBlankLine = body.split("\n").includes("") && body !== "";
     rewritten.push(...head);
-    if (hasBlankLine) rewritten.push("----", body, "----", "----");
+    if (body !== "" && body.split("\n").includes("")) rewritten.push("----", body, "----", "----");
     else if (body !== "") rewritten.push(body);
   }
   rewritten.push(...tail);
-  if (rewrite && differences.length > 0) fs.writeFileSync(file, `${rewritten.join("\n")}\n`);
-  return { directives: pieces.length, differences };
+  return { directives: pieces.length, differences, rewritten: `${rewritten.join("\n")}\n` };
 }
