@@ -2,7 +2,7 @@
 import fs from "node:fs/promises";
 import path from "node:path";
 import type { Logger } from "../lib/log.ts";
-import { hasCode } from "./file-system.ts";
+import { hasCode, systemFiles } from "./file-system.ts";
 
 export interface DataDirPaths {
   readonly dataDir: string;
@@ -66,7 +66,7 @@ export async function touchDirectory(dir: string, logger: Logger): Promise<void>
     }
   } catch (error) {
     if (!hasCode(error, "ENOENT")) throw error;
-    await fs.mkdir(dir, { recursive: true, mode: 0o700 });
+    await systemFiles.makeDirectory(dir, 0o700);
   }
   const probe = path.join(path.resolve(dir), ".touch");
   await fs.writeFile(probe, "", { mode: 0o600 });

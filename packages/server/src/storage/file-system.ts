@@ -4,6 +4,7 @@
  */
 import fs from "node:fs";
 import fsPromises from "node:fs/promises";
+import path from "node:path";
 
 export interface OpenFile {
   readonly path: string;
@@ -43,8 +44,8 @@ class SystemFile implements OpenFile {
   readonly path: string;
   readonly #fd: number;
 
-  constructor(path: string, fd: number) {
-    this.path = path;
+  constructor(file: string, fd: number) {
+    this.path = file;
     this.#fd = fd;
   }
 
@@ -97,32 +98,48 @@ class SystemFile implements OpenFile {
   }
 }
 
+/**
+ * With its parents, one by one: Node's own recursive form never returns where a directory cannot be made for another
+ * reason than a missing parent, as below /proc.
+ */
+async function makeDirectories(dir: string, permissions: number): Promise<void> {
+  try {
+    await fsPromises.mkdir(dir, permissions);
+  } catch (error) {
+    if (hasCode(error, "EEXIST") && (await fsPromises.stat(dir)).isDirectory()) return;
+    const parent = path.dirname(dir);
+    if (!hasCode(error, "ENOENT") || parent === dir || (await exists(parent))) throw error;
+    await makeDirectories(parent, permissions);
+    await fsPromises.mkdir(dir, permissions);
+  }
+}
+
+async function exists(file: string): Promise<boolean> {
+  try {
+    await fsPromises.access(file);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 const OPEN_FLAGS = { read: "r", write: "r+", create: "w+" } as const;
 
 export const systemFiles: FileSystem = {
-  open(path, mode, permissions = 0o600) {
+  open(file, mode, permissions = 0o600) {
     return new Promise((resolve, reject) => {
-      fs.open(path, OPEN_FLAGS[mode], permissions, (error, fd) =>
-        error ? reject(error) : resolve(new SystemFile(path, fd)),
+      fs.open(file, OPEN_FLAGS[mode], permissions, (error, fd) =>
+        error ? reject(error) : resolve(new SystemFile(file, fd)),
       );
     });
   },
   readFile: (path) => fsPromises.readFile(path),
   list: async (dir) => (await fsPromises.readdir(dir)).sort(),
-  async exists(path) {
-    try {
-      await fsPromises.access(path);
-      return true;
-    } catch {
-      return false;
-    }
-  },
+  exists,
   rename: (from, to) => fsPromises.rename(from, to),
   remove: (path) => fsPromises.unlink(path),
   removeTree: (path) => fsPromises.rm(path, { recursive: true, force: true }),
-  async makeDirectory(path, permissions) {
-    await fsPromises.mkdir(path, { recursive: true, mode: permissions });
-  },
+  makeDirectory: makeDirectories,
   async syncDirectory(path) {
     if (process.platform === "win32") return;
     const handle = await fsPromises.open(path, "r");
