@@ -24,12 +24,14 @@ export function runSimulations(args: SimArguments, console: SimConsole): number 
   let virtualMs = 0;
   let events = 0;
   let committed = 0;
+  let stuck = 0;
   for (let seed = first; seed < first + count; seed++) {
     const trace = args.trace ? (line: string) => console.write(`${line}\n`) : undefined;
     const result = runSeed({ seed, trace });
     virtualMs += result.virtualMs;
     events += result.events;
     committed += result.committed;
+    if (result.isStuck) stuck++;
     if (result.violation) {
       failures.push(seed);
       console.write(`seed ${seed}: ${result.violation}\n`);
@@ -39,7 +41,7 @@ export function runSimulations(args: SimArguments, console: SimConsole): number 
   const seconds = (console.nowMs() - startedMs) / 1000;
   console.write(
     `${count} seeds from ${first}, ${failures.length} failed; ${(count / seconds).toFixed(1)} seeds/s, ` +
-      `${(virtualMs / 3_600_000).toFixed(2)} simulated hours, ${events} events, ${committed} entries committed\n`,
+      `${(virtualMs / 3_600_000).toFixed(2)} simulated hours, ${events} events, ${committed} entries committed, ${stuck} ended without a quorum\n`,
   );
   if (failures.length > 0) console.write(`failed: ${failures.join(" ")}\n`);
   return failures.length === 0 ? 0 : 1;

@@ -21,7 +21,7 @@ import {
 } from "../../pb/raftpb.ts";
 import { ConfChangeError } from "../confchange/changer.ts";
 import { decodeConfChange } from "../confchange/conf-change.ts";
-import { describeMessage, describeReady } from "../describe.ts";
+import { describeConfState, describeMessage, describeReady } from "../describe.ts";
 import { Raft } from "../raft.ts";
 import { RawNode } from "../raw-node.ts";
 import { emptyConfState, type MemoryStorage, snapshotIndex } from "../storage.ts";
@@ -54,6 +54,11 @@ export interface SimulationResult {
   readonly events: number;
   /** Entries that all agreed on. */
   readonly committed: number;
+  /**
+   * There was no leader in the end, and could not be: who is needed to elect one was removed, and some member has not
+   * heard of it. Raft has no way out when a leader goes right after it has removed itself or demoted a quorum.
+   */
+  readonly isStuck: boolean;
   readonly violation: Error | undefined;
 }
 
@@ -147,6 +152,11 @@ class SimNode {
   }
 }
 
+/** By its own view. */
+function isMember({ id, confState: { voters, votersOutgoing, learners } }: SimNode): boolean {
+  return voters.includes(id) || votersOutgoing.includes(id) || learners.includes(id);
+}
+
 /** One step of a hash over all that was applied (FNV-1a). */
 function mix(digest: number, entry: Entry): number {
   let hash = Math.imul(digest ^ entry.index, 16777619) ^ entry.type;
@@ -165,6 +175,7 @@ export class Simulation {
   readonly #cut = new Set<string>();
   #isQuiet = false;
   #isLastStretch = false;
+  #isStuck = false;
   #counter = 0;
   #events = 0;
   readonly #trace: ((line: string) => void) | undefined;
@@ -213,6 +224,7 @@ export class Simulation {
       virtualMs: this.#queue.nowMs,
       events: this.#events,
       committed: this.#oracle.committedMax,
+      isStuck: this.#isStuck,
       violation,
     };
   }
@@ -477,11 +489,11 @@ export class Simulation {
       if (!(error instanceof ConfChangeError)) throw error;
     }
     this.#oracle.configured(node.id, index, node.confState);
-    const { voters, votersOutgoing, learners } = node.confState;
-    const isMember = [voters, votersOutgoing, learners].some((ids) => ids.includes(node.id));
-    if (!isMember && !this.#isQuiet && this.#chance(0.5)) {
-      this.#later(node, 1000, () => this.#crash(node));
-    }
+    if (isMember(node) || this.#chance(0.5)) return;
+    // Who was removed goes, as etcd's members do, unless it has come back; some linger and disturb.
+    this.#later(node, 1000, () => {
+      if (!this.#isQuiet && !isMember(node)) this.#crash(node);
+    });
   }
 
   /** What the server sends in place of raft's snapshot: its state of now, with the configuration of now. */
@@ -507,20 +519,24 @@ export class Simulation {
     this.#oracle.sent(m);
     const sender = this.#nodes.get(m.from);
     const isLost = this.#cut.has(`${m.from}>${m.to}`) || (!this.#isQuiet && this.#chance(this.#plan.lossRate));
+    // Whether it arrived must be reported of a snapshot, and may be of anything else.
+    let hasArrived = false;
+    if (m.type === MessageType.MsgSnap && sender?.isAlive) {
+      m.snapshot = this.#freshSnapshot(sender);
+      this.#later(sender, 50 + this.#about(500), () => sender.raw.reportSnapshot(m.to, hasArrived));
+    }
     if (isLost || !this.#nodes.has(m.to)) {
-      // The sender may notice.
-      if (m.type === MessageType.MsgSnap && sender) {
-        this.#later(sender, 500, () => sender.raw.reportSnapshot(m.to, false));
-      } else if (sender && this.#chance(0.2)) {
-        this.#later(sender, 50, () => sender.raw.reportUnreachable(m.to));
-      }
+      if (sender && this.#chance(0.2)) this.#later(sender, 50, () => sender.raw.reportUnreachable(m.to));
       return;
     }
-    if (m.type === MessageType.MsgSnap && sender?.isAlive) m.snapshot = this.#freshSnapshot(sender);
     const wire = this.#plan.usesWire ? Message.encode(m) : undefined;
     const times = !this.#isQuiet && this.#chance(this.#plan.repeatRate) ? 2 : 1;
     for (let i = 0; i < times; i++) {
-      this.#queue.after(this.#networkDelay(m), () => this.#deliver(wire ? Message.decode(wire) : m));
+      this.#queue.after(this.#networkDelay(m), () => {
+        this.#deliver(wire ? Message.decode(wire) : m, () => {
+          hasArrived = true;
+        });
+      });
     }
   }
 
@@ -531,21 +547,13 @@ export class Simulation {
     return this.#chance(0.005) ? this.#about(3000) : 0.5 + this.#about(mean);
   }
 
-  #deliver(m: Message): void {
+  #deliver(m: Message, arrived: () => void): void {
     const node = this.#nodes.get(m.to);
-    const sender = this.#nodes.get(m.from);
-    if (!node?.isAlive || this.#cut.has(`${m.from}>${m.to}`)) {
-      if (m.type === MessageType.MsgSnap && sender?.isAlive) {
-        this.#later(sender, 100, () => sender.raw.reportSnapshot(m.to, false));
-      }
-      return;
-    }
+    if (!node?.isAlive || this.#cut.has(`${m.from}>${m.to}`)) return;
     this.#later(node, 0, () => {
       this.#trace?.(`${node.id} <- ${describeMessage(m)}`);
       node.raw.step(m);
-      if (m.type === MessageType.MsgSnap && sender?.isAlive && this.#chance(0.9)) {
-        this.#later(sender, 20, () => sender.raw.reportSnapshot(m.to, true));
-      }
+      arrived();
     });
   }
 
@@ -747,11 +755,13 @@ export class Simulation {
   /** Whoever was removed may go when all members know. Until then its vote may be needed. */
   #stopRemoved(): void {
     const { newest, members } = this.#members();
-    const text = JSON.stringify(newest.confState, (_, value) => (typeof value === "bigint" ? String(value) : value));
-    const knows = (node: SimNode): boolean =>
-      JSON.stringify(node.confState, (_, value) => (typeof value === "bigint" ? String(value) : value)) === text;
-    if (!members.every(knows)) return;
+    if (!this.#allKnow(newest, members)) return;
     for (const node of this.#nodes.values()) if (!members.includes(node)) this.#crash(node);
+  }
+
+  #allKnow(newest: SimNode, members: readonly SimNode[]): boolean {
+    const text = describeConfState(newest.confState);
+    return members.every(({ confState }) => describeConfState(confState) === text);
   }
 
   #checkConvergence(): void {
@@ -763,6 +773,10 @@ export class Simulation {
         })
         .join("\n");
     const leaders = members.filter(({ core }) => core.state === "leader");
+    if (leaders.length === 0 && !this.#allKnow(newest, members)) {
+      this.#isStuck = true;
+      return;
+    }
     if (leaders.length === 0) throw new Violation(`no leader after ${QUIET_MS} quiet ms\n${state()}`);
     const [leader] = leaders;
     if (leader?.core.log.committed !== leader?.core.log.lastIndex() || !leader?.core.hasCommittedInTerm()) {
