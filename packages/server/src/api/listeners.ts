@@ -14,9 +14,11 @@ import {
   OnePortListener,
   type RpcServer,
   type ServiceRegistration,
+  type TlsAcceptor,
 } from "../rpc/index.ts";
 import { ServerMetrics } from "./http/metrics.ts";
 import { clientHandler, type HttpDeps, metricsHandler, notFound } from "./http/routes.ts";
+import { acceptorOf, checkSchemes, tlsOf, type TlsPortsConfig } from "./tls-ports.ts";
 import { admitCall } from "./v3/guard.ts";
 import { type ApiServices, apiServices } from "./v3/services.ts";
 
@@ -24,7 +26,7 @@ import { type ApiServices, apiServices } from "./v3/services.ts";
 const GRPC_OVERHEAD_BYTES = 512 * 1024;
 
 /** What the ports need to know of the configuration; `Config` has it all. */
-export interface ListenersConfig {
+export interface ListenersConfig extends TlsPortsConfig {
   readonly listenPeerUrls: readonly string[];
   readonly listenClientUrls: readonly string[];
   readonly listenClientHttpUrls: readonly string[];
@@ -60,6 +62,8 @@ type Traffic = "grpc+http" | "grpc" | "http";
 interface ClientPort {
   readonly listener: OnePortListener;
   readonly traffic: Traffic;
+  readonly isTls: boolean;
+  readonly isPlain: boolean;
 }
 
 export class BoundListeners {
@@ -94,39 +98,60 @@ export class BoundListeners {
     const { logger } = this.#deps;
     const config = this.#config;
     logger.info("configuring peer listeners", { "listen-peer-urls": config.listenPeerUrls });
+    const peerTls = await tlsOf("peer", config.listenPeerUrls, config, this.#deps);
+    checkSchemes("peer", config.listenPeerUrls, peerTls, config.peerTls, logger);
+    const acceptPeer = peerTls && acceptorOf("peer", peerTls, config, logger, true);
     for (const url of config.listenPeerUrls) {
       try {
-        this.#peers.push(await this.#bind(url));
+        this.#peers.push(await this.#bind(url, isTlsScheme(parseEtcdUrl(url).scheme) ? acceptPeer : undefined));
       } catch (error) {
         logger.error("creating peer listener failed", { error });
         throw error;
       }
     }
     logger.info("configuring client listeners", { "listen-client-urls": config.listenClientUrls });
+    const clientUrls = [...config.listenClientUrls, ...config.listenClientHttpUrls];
+    const clientTls = await tlsOf("client", clientUrls, config, this.#deps);
+    checkSchemes("client", clientUrls, clientTls, config.clientTls, logger);
+    const acceptClient = clientTls && acceptorOf("client", clientTls, config, logger, false);
     const isSplit = config.listenClientHttpUrls.length > 0;
-    const taken = new Map<string, Traffic>();
-    const bindClients = async (urls: readonly string[], traffic: Traffic) => {
+    // Several URLs may name one address: http and https live together on it.
+    const ports = new Map<string, { url: string; traffic: Traffic; isTls: boolean; isPlain: boolean }>();
+    const collect = (urls: readonly string[], traffic: Traffic) => {
       for (const url of urls) {
-        const { host, path } = parseEtcdUrl(url);
-        const address = host + path;
-        const before = taken.get(address);
-        // Several URLs may name one address: http and https live together on it.
-        if (before === traffic) continue;
-        if (before !== undefined) {
+        const { scheme, host, path } = parseEtcdUrl(url);
+        const isTls = isTlsScheme(scheme);
+        const before = ports.get(host + path);
+        if (before && before.traffic !== traffic) {
           throw new Error(`cannot bind both --client-listen-urls and --client-listen-http-urls on the same url ${url}`);
         }
-        taken.set(address, traffic);
-        this.#clients.push({ listener: await this.#bind(url), traffic });
+        ports.set(host + path, {
+          url,
+          traffic,
+          isTls: isTls || before?.isTls === true,
+          isPlain: !isTls || before?.isPlain === true,
+        });
       }
     };
-    await bindClients(config.listenClientUrls, isSplit ? "grpc" : "grpc+http");
-    await bindClients(config.listenClientHttpUrls, "http");
-    for (const url of config.listenMetricsUrls) this.#metricsPorts.push(await this.#bind(url));
+    collect(config.listenClientUrls, isSplit ? "grpc" : "grpc+http");
+    collect(config.listenClientHttpUrls, "http");
+    for (const { url, traffic, isTls, isPlain } of ports.values()) {
+      const listener = await this.#bind(url, isTls ? acceptClient : undefined, isPlain);
+      this.#clients.push({ listener, traffic, isTls, isPlain });
+    }
+    for (const url of config.listenMetricsUrls) {
+      const isTls = isTlsScheme(parseEtcdUrl(url).scheme);
+      if (isTls && !clientTls) {
+        throw new Error("client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url");
+      }
+      const acceptor = isTls && clientTls ? acceptorOf("client", clientTls, config, logger, true) : undefined;
+      this.#metricsPorts.push(await this.#bind(url, acceptor));
+    }
   }
 
-  #bind(url: string): Promise<OnePortListener> {
+  #bind(url: string, tls: TlsAcceptor | undefined, alsoPlain = false): Promise<OnePortListener> {
     const { logger } = this.#deps;
-    return OnePortListener.bind({ url, logger, reusePort: this.#config.socketReusePort });
+    return OnePortListener.bind({ url, logger, tls, alsoPlain, reusePort: this.#config.socketReusePort });
   }
 
   /** Ports that were bound for clients, in the order of the URLs. */
@@ -215,6 +240,8 @@ export class BoundListeners {
     server.onLeaderChange((leaderId) => {
       if (leaderId !== 0n) this.metrics.leaderChanges++;
     });
+    // Loaded on first use otherwise, which is too late when the program's files were replaced meanwhile.
+    await import("prom-client");
     const grpc = await this.#rpcServer(services, server);
     const http: HttpDeps = {
       server,
@@ -231,17 +258,16 @@ export class BoundListeners {
       logger.info("serving metrics", { address: listener.url });
     }
     const serveHttp = clientHandler(http);
-    for (const { listener, traffic } of this.#clients) {
+    for (const { listener, traffic, isTls, isPlain } of this.#clients) {
       logger.info("ready to serve client requests");
       await listener.serve({
         grpc: traffic === "http" ? undefined : grpc,
         http: traffic === "grpc" ? undefined : serveHttp,
       });
-      const { scheme, host, path } = parseEtcdUrl(listener.url);
-      const message = isTlsScheme(scheme)
-        ? "serving client traffic securely"
-        : "serving client traffic insecurely; this is strongly discouraged!";
-      logger.info(message, { traffic, address: host + path });
+      const { host, path } = parseEtcdUrl(listener.url);
+      const fields = { traffic, address: host + path };
+      if (isPlain) logger.info("serving client traffic insecurely; this is strongly discouraged!", fields);
+      if (isTls) logger.info("serving client traffic securely", fields);
     }
   }
 

@@ -148,7 +148,18 @@ export function isoTime(ms: number): string {
   return new Date(ms).toISOString();
 }
 
+/** The inverse of {@link isoTime}, for any RFC 3339 text; undefined for anything else. */
+export function parseTimeMs(text: string): number | undefined {
+  const ms = Date.parse(text);
+  return Number.isNaN(ms) ? undefined : ms;
+}
+
 /** Minutes that local time is ahead of UTC at the given moment. */
 export function zoneOffsetMinutes(ms: number): number {
   return -new Date(ms).getTimezoneOffset();
+}
+
+/** For interfaces that want a Date. A function of its argument alone. */
+export function dateAt(ms: number): Date {
+  return new Date(ms);
 }

@@ -33,3 +33,11 @@ export {
 export { createGrpcJsServer } from "./grpc-js-transport.ts";
 export type { RpcKeepAlive, RpcLimits, RpcServer, RpcServerOptions } from "./server.ts";
 export { canceledError, codeName, deadlineError, StatusError, statusOf, tooLargeMessage } from "./status.ts";
+export { type SelfSignedOptions, selfSignedFiles } from "./self-signed.ts";
+export {
+  alternativeNames,
+  cipherList,
+  createTlsAcceptor,
+  type TlsAcceptorOptions,
+  type TlsListenSettings,
+} from "./tls.ts";

@@ -25,11 +25,15 @@ export interface PortServices {
 /** Takes TLS off a connection. `accept` calls back once the handshake is done; a failed one is closed and logged. */
 export interface TlsAcceptor {
   accept(socket: Socket, onSecure: (secure: TLSSocket, commonName: string | undefined) => void): void;
+  /** Closes a connection that does not begin with a handshake, where one is demanded. */
+  refusePlain(socket: Socket): void;
 }
 
 export interface ListenOptions {
   readonly url: string;
   readonly tls?: TlsAcceptor | undefined;
+  /** With TLS: whether connections without it are served too. Default: no. */
+  readonly alsoPlain?: boolean;
   /** SO_REUSEPORT, where Node offers it. */
   readonly reusePort?: boolean;
   readonly logger: Logger;
@@ -74,6 +78,7 @@ export class OnePortListener {
   readonly url: string;
   readonly #server: Server;
   readonly #tls: TlsAcceptor | undefined;
+  readonly #alsoPlain: boolean;
   readonly #logger: Logger;
   readonly #socketFile: string | undefined;
   #http: HttpServer | undefined;
@@ -85,6 +90,7 @@ export class OnePortListener {
   private constructor(options: ListenOptions, server: Server, socketFile: string | undefined) {
     this.url = options.url;
     this.#tls = options.tls;
+    this.#alsoPlain = options.tls === undefined || options.alsoPlain === true;
     this.#logger = options.logger;
     this.#server = server;
     this.#socketFile = socketFile;
@@ -139,7 +145,7 @@ export class OnePortListener {
       this.#http.on("clientError", (_error, socket) => socket.destroy());
     }
     this.#services = services;
-    for (const socket of this.#held) this.#classify(socket, false);
+    for (const socket of this.#held) this.#classify(socket);
     this.#held.clear();
   }
 
@@ -165,19 +171,24 @@ export class OnePortListener {
       this.#open.delete(socket);
       this.#held.delete(socket);
     });
-    if (this.#services) this.#classify(socket, false);
+    if (this.#services) this.#classify(socket);
     else this.#held.add(socket);
   }
 
   /** Reads until the first bytes tell what is spoken, puts them back, and hands the connection over. */
-  #classify(socket: Socket, isSecure: boolean): void {
+  #classify(socket: Socket): void {
     const onReadable = () => {
       const chunk = socket.read() as Buffer | null;
       if (chunk === null) return;
       socket.unshift(chunk);
-      if (!isSecure && this.#tls && chunk[0] === TLS_HANDSHAKE) {
+      if (this.#tls && chunk[0] === TLS_HANDSHAKE) {
         socket.off("readable", onReadable);
         this.#tls.accept(socket, (secure, commonName) => this.#secured(secure, socket, commonName));
+        return;
+      }
+      if (!this.#alsoPlain) {
+        socket.off("readable", onReadable);
+        this.#tls?.refusePlain(socket);
         return;
       }
       const length = Math.min(chunk.length, PREFACE.length);
