@@ -42,7 +42,9 @@ function check(type: FlagType, text: string): string | undefined {
 
 /** Base by prefix; underscores only where Go's literals have them. */
 function parseUint(text: string): bigint | undefined {
-  const match = /^(0[xX](?:_?[0-9a-fA-F])+|0[bB](?:_?[01])+|0[oO](?:_?[0-7])+|0(?:_?[0-7])*|[1-9](?:_?[0-9])*)$/.exec(text);
+  const match = /^(0[xX](?:_?[0-9a-fA-F])+|0[bB](?:_?[01])+|0[oO](?:_?[0-7])+|0(?:_?[0-7])*|[1-9](?:_?[0-9])*)$/.exec(
+    text,
+  );
   if (!match) return undefined;
   const digits = text.replaceAll("_", "");
   if (/^0[xXbBoO]/.test(digits)) return BigInt(digits.toLowerCase());

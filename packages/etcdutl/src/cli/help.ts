@@ -12,7 +12,8 @@ export function helpText(path: CommandPath): string {
   const usage: string[] = [];
   if (command.load) {
     // cobra leaves `[flags]` away where the usage line of a command says that it is whole.
-    const isWhole = command.deprecated !== undefined || (path.commands[1]?.name === "completion" && command.name === "bash");
+    const isWhole =
+      command.deprecated !== undefined || (path.commands[1]?.name === "completion" && command.name === "bash");
     usage.push([name, command.usage, isWhole ? undefined : "[flags]"].filter(Boolean).join(" "));
   }
   if (subcommands.length > 0) usage.push(`${name} [command]`);
@@ -43,7 +44,9 @@ function flagLines(flags: readonly FlagSpec[]): string {
     ({ name, short, type }) => `  ${short ? `-${short}, ` : "    "}--${name}${type === "bool" ? "" : ` ${type}`}`,
   );
   const width = Math.max(...labels.map(({ length }) => length));
-  return sorted.map((flag, i) => `${(labels[i] as string).padEnd(width)}   ${flag.usage}${presetText(flag)}\n`).join("");
+  return sorted
+    .map((flag, i) => `${(labels[i] as string).padEnd(width)}   ${flag.usage}${presetText(flag)}\n`)
+    .join("");
 }
 
 function presetText({ type, default: preset }: FlagSpec): string {

@@ -120,10 +120,7 @@ export const root: CommandSpec = {
               "Mark the latest revision after restore as the point of scheduled compaction (required if --bump-revision > 0, disallowed otherwise)",
             ),
             text("name", "Human-readable name for this member", "default"),
-            flag(
-              "skip-hash-check",
-              "Ignore snapshot integrity hash value (required if copied from data directory)",
-            ),
+            flag("skip-hash-check", "Ignore snapshot integrity hash value (required if copied from data directory)"),
             text("wal-dir", "Path to the WAL directory (use --data-dir if none given)"),
             backend,
           ],

@@ -84,9 +84,7 @@ export async function backupDataDir(options: BackupOptions): Promise<void> {
     await step("saveDB failed", () =>
       copyDatabase(options, member, content, { source: source.dataDir, snapDir: target.snapDir, files }),
     );
-    await step("wal.Create failed", () =>
-      writeLog(options, content, { start, member, walDir: target.walDir, files }),
-    );
+    await step("wal.Create failed", () => writeLog(options, content, { start, member, walDir: target.walDir, files }));
   } finally {
     await lock.release();
   }

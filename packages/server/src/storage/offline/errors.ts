@@ -38,7 +38,10 @@ export function isSystemError(error: unknown): error is NodeJS.ErrnoException {
 }
 
 /** `open /x/y: no such file or directory`, or the message as it is when the error is not the system's. */
-export function offlineErrorText(error: unknown, place: { readonly call?: string; readonly path?: string } = {}): string {
+export function offlineErrorText(
+  error: unknown,
+  place: { readonly call?: string; readonly path?: string } = {},
+): string {
   if (!isSystemError(error)) return error instanceof Error ? error.message : String(error);
   const text = TEXTS[error.code ?? ""] ?? error.message;
   const call = place.call ?? error.syscall ?? "";

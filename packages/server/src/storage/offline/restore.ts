@@ -20,7 +20,14 @@ import { encodeConfChangeContext, encodeV2Store, type Member, memberToJson, revi
 import { mainOfRevisionKey } from "../schema/revision.ts";
 import { SnapStore } from "../snap/index.ts";
 import { createWal } from "../wal/index.ts";
-import { type Changes, changedRows, counterBytes, metaKeys, openDatabase, verifySnapshotHash } from "./database-file.ts";
+import {
+  type Changes,
+  changedRows,
+  counterBytes,
+  metaKeys,
+  openDatabase,
+  verifySnapshotHash,
+} from "./database-file.ts";
 import { OfflineError } from "./errors.ts";
 import { type InitialCluster, resolveInitialCluster } from "./initial-cluster.ts";
 import type { BackendKind } from "./member-dir.ts";
@@ -62,7 +69,8 @@ export async function restoreSnapshot(options: RestoreOptions): Promise<void> {
   });
   requireEmpty(dataDir);
   await removeLeftovers(options, files);
-  if (options.walDir !== "" && fs.existsSync(options.walDir)) throw new OfflineError(`wal-dir "${options.walDir}" exists`);
+  if (options.walDir !== "" && fs.existsSync(options.walDir))
+    throw new OfflineError(`wal-dir "${options.walDir}" exists`);
   const paths = dataDirPaths(dataDir, options.walDir);
   const fields = {
     path: options.snapshotPath,
@@ -77,8 +85,11 @@ export async function restoreSnapshot(options: RestoreOptions): Promise<void> {
   try {
     await build(options, cluster, files);
   } catch (error) {
-    await removeLeftovers(options, files);
-    if (isNewDir) await files.removeTree(dataDir);
+    // Once it has its name the directory is whole, whatever failed behind that.
+    if (!fs.existsSync(paths.memberDir)) {
+      await removeLeftovers(options, files);
+      if (isNewDir) await files.removeTree(dataDir);
+    }
     throw error;
   }
   logger.info("restored snapshot", fields);
@@ -148,11 +159,11 @@ async function build(options: RestoreOptions, cluster: InitialCluster, files: Fi
     await files.makeDirectory(path.dirname(walDir), 0o700);
   }
   await writeRaftState(options, cluster, { walDir, snapDir, files });
-  if (hasOwnWalDir) await files.remove(path.join(unfinished, NOTE));
   await files.syncDirectory(snapDir);
   await files.syncDirectory(unfinished);
   await files.rename(unfinished, paths.memberDir);
   await files.syncDirectory(dataDir);
+  if (hasOwnWalDir) await files.remove(path.join(paths.memberDir, NOTE));
 }
 
 async function writeNote(file: string, text: string, files: FileSystem): Promise<void> {

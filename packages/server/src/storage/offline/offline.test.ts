@@ -1,0 +1,480 @@
+import { createHash } from "node:crypto";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { afterEach, describe, expect, it } from "vitest";
+import { keyString, utf8Bytes } from "../../lib/bytes.ts";
+import { systemClock } from "../../lib/clock.ts";
+import { silentLogger } from "../../lib/log.ts";
+import { BulkLoad } from "../backend/bulk.ts";
+import { type Backend, openBackend, type Table } from "../backend/index.ts";
+import { openBolt, summarize, writeBolt } from "../bolt/index.ts";
+import { dataDirPaths } from "../data-dir.ts";
+import { systemFiles } from "../file-system.ts";
+import { lockDataDir } from "../lock.ts";
+import {
+  decodeV2Store,
+  encodeKeyValue,
+  hasIndexMarker,
+  indexKeyRow,
+  readConsistentIndex,
+  revisionKey,
+  tombstoneKey,
+  writeIndexMarker,
+} from "../schema/index.ts";
+import { SnapStore } from "../snap/index.ts";
+import { type Fault, FaultyFiles } from "../testing/faulty-files.ts";
+import { openWal, readWal, validSnapshots } from "../wal/index.ts";
+import { backupDataDir, defragDataDir, type RestoreOptions, restoreSnapshot, snapshotHashKv } from "./index.ts";
+
+const folders: string[] = [];
+
+function temporaryFolder(): string {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "offline-"));
+  folders.push(folder);
+  return folder;
+}
+
+afterEach(() => {
+  for (const folder of folders.splice(0)) fs.rmSync(folder, { recursive: true, force: true });
+});
+
+const logger = silentLogger;
+
+type Rows = [Uint8Array, Uint8Array][];
+
+/** Rows of a small store: puts, overwrites, a tombstone, a lease, and a value that needs pages of its own. */
+function keyRows(): Rows {
+  const rows: Rows = [];
+  for (let main = 2; main <= 60; main++) {
+    const key = utf8Bytes(`k${main % 7}`);
+    if (main === 30) {
+      rows.push([tombstoneKey(main, 0), encodeKeyValue({ ...nothing, key })]);
+      continue;
+    }
+    const value = Buffer.alloc(main % 20 === 0 ? 9_000 : 50, main);
+    rows.push([
+      revisionKey(main, 0),
+      encodeKeyValue({ key, value, createRevision: main, modRevision: main, version: 1, lease: main === 59 ? 7n : 0n }),
+    ]);
+  }
+  return rows;
+}
+
+const nothing = { createRevision: 0, modRevision: 0, version: 0, value: new Uint8Array(0), lease: 0n };
+
+const otherRows: ReadonlyMap<string, Rows> = new Map([
+  ["lease", [[Buffer.from("0000000000000007", "hex"), Buffer.from("0807103c", "hex")]]],
+  ["members", [[utf8Bytes("abc"), utf8Bytes('{"id":2748}')]]],
+  ["meta", [[utf8Bytes("consistent_index"), Buffer.from("0000000000000063", "hex")]]],
+]);
+
+const source = { rows: (bucket: string): Rows => (bucket === "key" ? keyRows() : (otherRows.get(bucket) ?? [])) };
+
+async function writeSnapshotFile(file: string, withHash = true): Promise<void> {
+  const target = await systemFiles.open(file, "create");
+  await writeBolt(source, target);
+  await target.close();
+  if (withHash) fs.appendFileSync(file, createHash("sha256").update(fs.readFileSync(file)).digest());
+}
+
+async function writeLmdb(file: string): Promise<void> {
+  const load = new BulkLoad(file);
+  load.write((rows) => {
+    for (const [key, value] of keyRows()) {
+      rows.append("key", key, value);
+      indexKeyRow(rows, key, value);
+    }
+    for (const [table, others] of otherRows) for (const [key, value] of others) rows.put(table as Table, key, value);
+    writeIndexMarker(rows);
+  });
+  await load.finish();
+}
+
+function openInline(file: string): Promise<Backend> {
+  return openBackend({
+    path: file,
+    clock: systemClock,
+    logger,
+    commits: "inline",
+    onFatal: (error) => {
+      throw error;
+    },
+  });
+}
+
+/** All rows of etcd's tables and ours, as text. */
+async function lmdbContent(file: string): Promise<string[]> {
+  const backend = await openInline(file);
+  const rows: string[] = [];
+  for (const table of ["key", "lease", "live", "past", "leased", "members", "meta"] as const) {
+    backend.scan(table, {}, (key, value) => {
+      rows.push(`${table} ${keyString(key)} ${keyString(value)}`);
+    });
+  }
+  await backend.close();
+  return rows;
+}
+
+function boltContent(file: string): string[] {
+  const bolt = openBolt(file);
+  try {
+    expect(bolt.check()).toEqual([]);
+    return bolt.buckets.flatMap((bucket) =>
+      [...bolt.rows(bucket)].map(([key, value]) => `${bucket} ${keyString(key)} ${keyString(value)}`),
+    );
+  } finally {
+    bolt.close();
+  }
+}
+
+const faults: readonly Fault[] = ["kill", "ENOSPC", "shortWrite"];
+
+/** Runs `attempt` once for every operation that a faultless run makes, with each kind of fault in turn. */
+async function atEveryStep(
+  attempt: (files: FaultyFiles) => Promise<void>,
+  check: (place: string) => Promise<void>,
+  prepare: () => Promise<void>,
+): Promise<number> {
+  await prepare();
+  const counting = new FaultyFiles();
+  await attempt(counting);
+  const total = counting.operations.length;
+  for (const fault of faults) {
+    for (let at = 1; at <= total; at++) {
+      if (fault === "shortWrite" && counting.operations[at - 1]?.startsWith("write") !== true) continue;
+      await prepare();
+      const files = new FaultyFiles(fault, at);
+      const error = await attempt(files).then(
+        () => undefined,
+        (thrown: Error) => thrown,
+      );
+      // Which operation it was: the log does some of its work beside the rest, so the order is not always the same. It
+      // makes its next segment ahead of need, and goes on without it when that fails.
+      const operation = files.operations[at - 1] ?? "none";
+      const place = `${fault} at ${at}, ${operation}`;
+      if (!/ \S*wal\/\d+\.tmp$|^none$/.test(operation) && !(fault === "shortWrite" && !operation.startsWith("write"))) {
+        expect(error?.message, place).toMatch(/injected|killed|write/);
+      }
+      await check(place);
+    }
+  }
+  return total;
+}
+
+describe("defragDataDir()", () => {
+  it.each(["lmdb", "bbolt"] as const)(
+    "%s: whatever fails at whatever step, all rows are there and the next run succeeds",
+    async (kind) => {
+      const folder = temporaryFolder();
+      const dataDir = path.join(folder, "data");
+      const paths = dataDirPaths(dataDir);
+      const file = kind === "lmdb" ? paths.backendFile : paths.boltFile;
+      const content = () => (kind === "lmdb" ? lmdbContent(file) : Promise.resolve(boltContent(file)));
+      const prepare = async () => {
+        fs.rmSync(dataDir, { recursive: true, force: true });
+        fs.mkdirSync(paths.snapDir, { recursive: true });
+        fs.mkdirSync(paths.walDir);
+        if (kind === "lmdb") await writeLmdb(file);
+        else await writeSnapshotFile(file, false);
+        fs.chmodSync(file, 0o640);
+      };
+      await prepare();
+      const whole = await content();
+      const steps = await atEveryStep(
+        async (files) => {
+          await defragDataDir({ dataDir, logger, files });
+        },
+        async () => {
+          // A start of the server over the leftover, or the next run, both do.
+          const leftovers = fs.readdirSync(paths.snapDir).filter((name) => name.includes(".tmp"));
+          expect(leftovers.length).toBeLessThanOrEqual(2);
+          const result = await defragDataDir({ dataDir, logger });
+          expect(result.path).toBe(file);
+          expect(await content()).toEqual(whole);
+          expect(fs.statSync(file).mode & 0o777).toBe(0o640);
+          expect(fs.readdirSync(paths.snapDir).filter((name) => name.includes(".tmp"))).toEqual([]);
+        },
+        prepare,
+      );
+      expect(steps).toBeGreaterThanOrEqual(4);
+    },
+  );
+
+  it("the original is untouched until the new file is durable", async () => {
+    const folder = temporaryFolder();
+    const paths = dataDirPaths(folder);
+    fs.mkdirSync(paths.snapDir, { recursive: true });
+    await writeLmdb(paths.backendFile);
+    const before = fs.readFileSync(paths.backendFile);
+    const files = new FaultyFiles();
+    await defragDataDir({ dataDir: folder, logger, files });
+    const rename = files.operations.findIndex((what) => what.startsWith("rename"));
+    expect(files.operations[rename]).toBe(`rename ${paths.backendFile}.tmp.load ${paths.backendFile}`);
+    expect(files.operations.slice(0, rename)).toContain(`sync ${paths.backendFile}.tmp.load`);
+    expect(files.operations.slice(rename)).toContain(`syncDirectory ${paths.snapDir}`);
+    fs.writeFileSync(paths.backendFile, before);
+    const killed = new FaultyFiles("kill", rename + 1);
+    await expect(defragDataDir({ dataDir: folder, logger, files: killed })).rejects.toThrow("killed");
+    expect(fs.readFileSync(paths.backendFile).equals(before)).toBe(true);
+  });
+
+  it("refuses a directory that is in use, and one that is none", async () => {
+    const folder = temporaryFolder();
+    const paths = dataDirPaths(folder);
+    await expect(defragDataDir({ dataDir: path.join(folder, "nowhere"), logger })).rejects.toThrow(
+      /open .*nowhere\/member\/snap\/db: no such file or directory/,
+    );
+    fs.mkdirSync(paths.snapDir, { recursive: true });
+    await writeLmdb(paths.backendFile);
+    await using _lock = await lockDataDir(paths);
+    await expect(defragDataDir({ dataDir: folder, logger })).rejects.toThrow(/in use by another process/);
+  });
+
+  it("gives back the space that deleted rows had", async () => {
+    const folder = temporaryFolder();
+    const paths = dataDirPaths(folder);
+    fs.mkdirSync(paths.snapDir, { recursive: true });
+    const backend = await openInline(paths.backendFile);
+    const key = (n: number) => Buffer.from(String(n).padStart(6, "0"));
+    backend.write((tx) => {
+      for (let n = 0; n < 5_000; n++) tx.put("key", key(n), Buffer.alloc(300));
+    });
+    await backend.flush();
+    backend.write((tx) => {
+      for (let n = 0; n < 5_000; n++) if (n % 2) tx.delete("key", key(n));
+    });
+    await backend.close();
+    const { beforeBytes, afterBytes } = await defragDataDir({ dataDir: folder, logger });
+    expect(afterBytes).toBeLessThan(beforeBytes * 0.6);
+    expect(fs.statSync(paths.backendFile).size).toBe(afterBytes);
+  });
+});
+
+function restoreOptions(folder: string, more: Partial<RestoreOptions> = {}): RestoreOptions {
+  return {
+    snapshotPath: path.join(folder, "s.db"),
+    dataDir: path.join(folder, "data"),
+    walDir: "",
+    name: "a",
+    initialCluster: "a=http://127.0.0.1:1,b=http://127.0.0.1:2",
+    initialClusterToken: "etcd-cluster",
+    initialAdvertisePeerUrls: "http://127.0.0.1:1",
+    skipHashCheck: false,
+    bumpRevision: 0n,
+    markCompacted: false,
+    initialMemoryMapSize: 0n,
+    backend: "lmdb",
+    logger,
+    ...more,
+  };
+}
+
+/** A restored directory as a starting member would read it. */
+async function checkRestored(dataDir: string, walDir: string | undefined, kind: "lmdb" | "bbolt"): Promise<void> {
+  const paths = dataDirPaths(dataDir, walDir);
+  const snapshots = await validSnapshots(paths.walDir);
+  const snap = await new SnapStore({ dir: paths.snapDir, clock: systemClock, logger }).loadNewestAvailable(snapshots);
+  expect(snap?.metadata.index).toBe(2);
+  const members = decodeV2Store(snap?.data as Uint8Array).members;
+  expect([...members.keys()]).toEqual(snap?.metadata.confState.voters);
+  const wal = await openWal(paths.walDir, { index: 2, term: 1 }, { clock: systemClock, logger });
+  expect(wal.hardState).toEqual({ term: 1, vote: members.keys().next().value, commit: 2 });
+  await wal.wal.close();
+  expect((await readWal(paths.walDir, { index: 0, term: 0 })).entries.length).toBe(2);
+  if (kind === "lmdb") {
+    const backend = await openInline(paths.backendFile);
+    expect(readConsistentIndex(backend)).toEqual({ index: 2, term: 1 });
+    expect(hasIndexMarker(backend)).toBe(true);
+    let rows = 0;
+    backend.scan("key", { keysOnly: true }, () => {
+      rows++;
+    });
+    expect(rows).toBe(keyRows().length);
+    const ids: string[] = [];
+    backend.scan("members", { keysOnly: true }, (key) => {
+      ids.push(keyString(key));
+    });
+    expect(ids).toEqual([...members.keys()].map((id) => id.toString(16)).sort());
+    await backend.close();
+  } else {
+    const bolt = openBolt(paths.boltFile);
+    expect(bolt.check()).toEqual([]);
+    expect([...bolt.rows("members")].length).toBe(2);
+    expect(summarize(bolt).revision).toBe(60);
+    bolt.close();
+  }
+}
+
+describe("restoreSnapshot()", () => {
+  it.each([
+    ["lmdb", ""],
+    ["bbolt", ""],
+    ["lmdb", "w/wal"],
+  ] as const)(
+    "%s %s: a fault at any step leaves no member or a whole one, and the next run succeeds",
+    async (backend, wal) => {
+      const folder = temporaryFolder();
+      const dataDir = path.join(folder, "data");
+      const walDir = wal === "" ? "" : path.join(folder, wal);
+      await writeSnapshotFile(path.join(folder, "s.db"));
+      const options = restoreOptions(folder, { backend, walDir });
+      const steps = await atEveryStep(
+        (files) => restoreSnapshot({ ...options, files }),
+        async (place) => {
+          const isThere = fs.existsSync(path.join(dataDir, "member"));
+          if (!isThere) await expect(restoreSnapshot(options), place).resolves.toBeUndefined();
+          await checkRestored(dataDir, walDir || undefined, backend);
+          expect(fs.readdirSync(dataDir), place).toEqual(["member"]);
+          if (walDir !== "") expect(fs.readdirSync(path.dirname(walDir))).toEqual(["wal"]);
+        },
+        async () => {
+          fs.rmSync(dataDir, { recursive: true, force: true });
+          fs.rmSync(path.join(folder, "w"), { recursive: true, force: true });
+        },
+      );
+      expect(steps).toBeGreaterThan(15);
+    },
+  );
+
+  it("a failure leaves a directory that was not there before as absent, and an empty one empty", async () => {
+    const folder = temporaryFolder();
+    await writeSnapshotFile(path.join(folder, "s.db"));
+    const options = restoreOptions(folder);
+    await expect(restoreSnapshot({ ...options, files: new FaultyFiles("ENOSPC", 8) })).rejects.toThrow("ENOSPC");
+    expect(fs.existsSync(options.dataDir)).toBe(false);
+    fs.mkdirSync(options.dataDir);
+    await expect(restoreSnapshot({ ...options, files: new FaultyFiles("ENOSPC", 8) })).rejects.toThrow("ENOSPC");
+    expect(fs.readdirSync(options.dataDir)).toEqual([]);
+  });
+
+  it("never removes a log directory that was there before", async () => {
+    const folder = temporaryFolder();
+    await writeSnapshotFile(path.join(folder, "s.db"));
+    const walDir = path.join(folder, "wal");
+    fs.mkdirSync(walDir);
+    fs.writeFileSync(path.join(walDir, "precious"), "x");
+    const options = restoreOptions(folder, { walDir });
+    await expect(restoreSnapshot(options)).rejects.toThrow(`wal-dir "${walDir}" exists`);
+    fs.mkdirSync(path.join(options.dataDir, "member.tmp"), { recursive: true });
+    await expect(restoreSnapshot(options)).rejects.toThrow(`wal-dir "${walDir}" exists`);
+    expect(fs.readFileSync(path.join(walDir, "precious"), "utf8")).toBe("x");
+  });
+
+  it("--bump-revision moves the revision on and schedules the compaction of all before", async () => {
+    const folder = temporaryFolder();
+    await writeSnapshotFile(path.join(folder, "s.db"));
+    await restoreSnapshot(restoreOptions(folder, { backend: "bbolt", bumpRevision: 1_000n, markCompacted: true }));
+    const bolt = openBolt(dataDirPaths(path.join(folder, "data")).boltFile);
+    const last = [...bolt.rows("key")].at(-1) as [Uint8Array, Uint8Array];
+    expect(Buffer.from(last[0])).toEqual(revisionKey(1_060, 0));
+    expect(last[1].length).toBe(0);
+    expect(bolt.get("meta", utf8Bytes("scheduledCompactRev"))).toEqual(revisionKey(1_060, 0));
+    bolt.close();
+  });
+
+  it("refuses a wrong hash, a missing one, and a truncated file, and leaves nothing", async () => {
+    const folder = temporaryFolder();
+    const options = restoreOptions(folder);
+    await writeSnapshotFile(options.snapshotPath, false);
+    await expect(restoreSnapshot(options)).rejects.toThrow("snapshot missing hash but --skip-hash-check=false");
+    await restoreSnapshot({ ...options, skipHashCheck: true, dataDir: path.join(folder, "other") });
+    await writeSnapshotFile(options.snapshotPath);
+    const image = fs.readFileSync(options.snapshotPath);
+    image[9_000] = (image[9_000] as number) ^ 1;
+    fs.writeFileSync(options.snapshotPath, image);
+    await expect(restoreSnapshot(options)).rejects.toThrow(/^expected sha256 \[\d+ .*\], got \[/);
+    fs.truncateSync(options.snapshotPath, 8_192);
+    await expect(restoreSnapshot({ ...options, skipHashCheck: true })).rejects.toThrow(/truncated|invalid/);
+    fs.truncateSync(options.snapshotPath, 10);
+    await expect(restoreSnapshot(options)).rejects.toThrow(`seek ${options.snapshotPath}: invalid argument`);
+    fs.rmSync(options.snapshotPath);
+    await expect(restoreSnapshot(options)).rejects.toThrow(`open ${options.snapshotPath}: no such file or directory`);
+    expect(fs.existsSync(options.dataDir)).toBe(false);
+  });
+
+  it("ids follow from URLs and token as in etcd", async () => {
+    const folder = temporaryFolder();
+    await writeSnapshotFile(path.join(folder, "s.db"));
+    await restoreSnapshot(
+      restoreOptions(folder, {
+        name: "default",
+        initialCluster: "default=http://localhost:2380",
+        initialAdvertisePeerUrls: "http://localhost:2380",
+      }),
+    );
+    const { metadata } = await readWal(dataDirPaths(path.join(folder, "data")).walDir, { index: 0, term: 0 });
+    expect(keyString(metadata)).toBe(
+      keyString(Uint8Array.of(0x08, ...varint(0x8e9e05c52164694dn), 0x10, ...varint(0xcdf818194e3a8c32n))),
+    );
+  });
+});
+
+function varint(value: bigint): number[] {
+  const bytes: number[] = [];
+  let rest = value;
+  for (; rest >= 0x80n; rest >>= 7n) bytes.push(Number(rest & 0x7fn) | 0x80);
+  return [...bytes, Number(rest)];
+}
+
+describe("backupDataDir()", () => {
+  it("copies data and log of a stopped member for one that starts a new cluster", async () => {
+    const folder = temporaryFolder();
+    await writeSnapshotFile(path.join(folder, "s.db"));
+    const options = restoreOptions(folder);
+    await restoreSnapshot(options);
+    const backupDir = path.join(folder, "backup");
+    await backupDataDir({
+      dataDir: options.dataDir,
+      walDir: "",
+      backupDir,
+      backupWalDir: "",
+      withV3: true,
+      backend: "lmdb",
+      logger,
+    });
+    const paths = dataDirPaths(backupDir);
+    const [last] = (await validSnapshots(paths.walDir)).slice(-1);
+    expect(last?.index).toBe(2);
+    const snap = await new SnapStore({ dir: paths.snapDir, clock: systemClock, logger }).loadNewest();
+    const members = [...decodeV2Store(snap?.data as Uint8Array).members.values()];
+    expect(members.map(({ name, peerUrls }) => [name, peerUrls])).toEqual([
+      ["etcdctl-v2-backup", ["http://use-flag--force-new-cluster:2080"]],
+    ]);
+    const backend = await openInline(paths.backendFile);
+    let rows = 0;
+    backend.scan("key", { keysOnly: true }, () => {
+      rows++;
+    });
+    expect(rows).toBe(keyRows().length);
+    await backend.close();
+  });
+
+  it("names the step that failed", async () => {
+    const folder = temporaryFolder();
+    const backup = backupDataDir({
+      dataDir: path.join(folder, "none"),
+      walDir: "",
+      backupDir: path.join(folder, "b"),
+      backupWalDir: "",
+      withV3: true,
+      backend: "lmdb",
+      logger,
+    });
+    await expect(backup).rejects.toThrow("saveSnap(Snapshoter.Load) failed");
+  });
+});
+
+describe("snapshotHashKv()", () => {
+  it("is the same for a file and for what was restored from it", async () => {
+    const folder = temporaryFolder();
+    const file = path.join(folder, "s.db");
+    await writeSnapshotFile(file);
+    await restoreSnapshot(restoreOptions(folder, { backend: "bbolt" }));
+    const restored = dataDirPaths(path.join(folder, "data")).boltFile;
+    for (const revision of [0, 2, 30, 59]) {
+      expect(snapshotHashKv(restored, revision)).toEqual(snapshotHashKv(file, revision));
+    }
+    expect(() => snapshotHashKv(file, 61)).toThrow("mvcc: required revision is a future revision");
+  });
+});
