@@ -1,0 +1,208 @@
+/**
+ * What a member asks of others outside raft: who they are, which version they run, leases and promotions that only the
+ * leader can decide. Each call tries the URLs of a peer in turn.
+ */
+import {
+  EtcdError,
+  LeaseKeepAliveRequest,
+  LeaseKeepAliveResponse,
+  type LeaseTimeToLiveRequest,
+  type LeaseTimeToLiveResponse,
+} from "@etcd-ts/client/wire";
+import { isJsonObject, parseJson, stringifyJson } from "../lib/json.ts";
+import { type Member, membersFromJson } from "../membership/index.ts";
+import { LeaseInternalRequest, LeaseInternalResponse } from "../pb/leasepb.ts";
+import { parseHexId } from "./headers.ts";
+import { type PeerResponse, type PeerTlsOptions, request } from "./http-client.ts";
+import { BODY_BYTES_MAX } from "./limits.ts";
+
+export interface PeerClientOptions {
+  readonly tls?: PeerTlsOptions | undefined;
+  /** A peer on whose connection nothing moves for so long is left for its next URL. */
+  readonly timeoutMs: number;
+}
+
+interface Asked {
+  readonly path: string;
+  readonly method: "GET" | "POST";
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: Uint8Array;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface PeerVersions {
+  readonly server: string;
+  /** `not_decided` before there is one. */
+  readonly cluster: string;
+}
+
+export class PeerClient {
+  readonly #options: PeerClientOptions;
+
+  constructor(options: PeerClientOptions) {
+    this.#options = options;
+  }
+
+  /** The first answer; undefined when no URL gives one. */
+  async #ask(urls: readonly string[], asked: Asked): Promise<PeerResponse | undefined> {
+    for (const url of urls) {
+      try {
+        return await request(
+          {
+            url,
+            path: asked.path,
+            method: asked.method,
+            headers: asked.headers ?? {},
+            body: asked.body,
+            idleTimeoutMs: this.#options.timeoutMs,
+            signal: asked.signal,
+            bytesMax: BODY_BYTES_MAX,
+          },
+          this.#options.tls,
+        );
+      } catch {
+        if (asked.signal?.aborted) return undefined;
+      }
+    }
+    return undefined;
+  }
+
+  /** Cluster id and members as the first of these URLs that answers has them. */
+  async members(
+    urls: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<{ readonly clusterId: bigint; readonly members: readonly Member[] } | undefined> {
+    for (const url of urls) {
+      const answer = await this.#ask([url], { path: "/members", method: "GET", signal });
+      if (answer?.status !== 200) continue;
+      const clusterId = parseHexId(String(answer.headers["x-etcd-cluster-id"] ?? ""));
+      try {
+        const members = membersFromJson(answer.body.toString("utf8"));
+        // A member that is starting itself may not know anybody yet.
+        if (clusterId !== undefined && members.length > 0) return { clusterId, members };
+      } catch {
+        // Not a member of a cluster; the next one may be.
+      }
+    }
+    return undefined;
+  }
+
+  async versions(urls: readonly string[], signal?: AbortSignal): Promise<PeerVersions | undefined> {
+    const answer = await this.#ask(urls, { path: "/version", method: "GET", signal });
+    if (answer?.status !== 200) return undefined;
+    try {
+      const value = parseJson(answer.body.toString("utf8"));
+      if (!isJsonObject(value)) return undefined;
+      const { etcdserver, etcdcluster } = value;
+      return typeof etcdserver === "string" && typeof etcdcluster === "string"
+        ? { server: etcdserver, cluster: etcdcluster }
+        : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Undefined when the peer does not say; releases before 3.5 do not know the question, which means no. */
+  async isDowngradeEnabled(urls: readonly string[], signal?: AbortSignal): Promise<boolean | undefined> {
+    const answer = await this.#ask(urls, { path: "/downgrade/enabled", method: "GET", signal });
+    if (answer?.status === 404) return false;
+    if (answer?.status !== 200) return undefined;
+    return answer.body.toString("utf8").trim() === "true";
+  }
+
+  /** Hash of the store up to `revision`; the error text of a peer that refuses; undefined without an answer. */
+  async hashKv(
+    urls: readonly string[],
+    revision: number,
+    clusterId: string,
+    signal?: AbortSignal,
+  ): Promise<
+    | { readonly revision: number; readonly hash: number; readonly compactRevision: number }
+    | { readonly error: string }
+    | undefined
+  > {
+    const answer = await this.#ask(urls, {
+      path: "/members/hashkv",
+      method: "GET",
+      headers: { "Content-Type": "application/json", "X-Etcd-Cluster-ID": clusterId },
+      body: Buffer.from(stringifyJson({ revision })),
+      signal,
+    });
+    if (!answer) return undefined;
+    const text = answer.body.toString("utf8");
+    if (answer.status !== 200) return { error: text.trim() };
+    try {
+      const value = parseJson(text);
+      const header = isJsonObject(value) ? value["header"] : undefined;
+      if (!isJsonObject(value) || !isJsonObject(header)) return undefined;
+      const number = (n: unknown) => (typeof n === "number" ? n : 0);
+      return {
+        revision: number(header["revision"]),
+        hash: number(value["hash"]),
+        compactRevision: number(value["compact_revision"]),
+      };
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** The TTL; 0 for a lease that is not known; undefined when the leader gave no answer, or could not tell. */
+  async renewLease(urls: readonly string[], id: bigint, signal?: AbortSignal): Promise<number | undefined> {
+    const answer = await this.#ask(urls, {
+      path: "/leases",
+      method: "POST",
+      headers: { "Content-Type": "application/protobuf" },
+      body: LeaseKeepAliveRequest.encode({ id }),
+      signal,
+    });
+    if (answer?.status === 404) return 0;
+    if (answer?.status !== 200) return undefined;
+    try {
+      const response = LeaseKeepAliveResponse.decode(answer.body);
+      return response.id === id ? response.ttl : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Rejects with LeaseNotFound; undefined when the leader gave no answer, or could not tell. */
+  async leaseTimeToLive(
+    urls: readonly string[],
+    asked: LeaseTimeToLiveRequest,
+    signal?: AbortSignal,
+  ): Promise<LeaseTimeToLiveResponse | undefined> {
+    const answer = await this.#ask(urls, {
+      path: "/leases/internal",
+      method: "POST",
+      headers: { "Content-Type": "application/protobuf" },
+      body: LeaseInternalRequest.encode({ leaseTimeToLiveRequest: asked }),
+      signal,
+    });
+    if (answer?.status === 404) throw new EtcdError("LeaseNotFound");
+    if (answer?.status !== 200) return undefined;
+    try {
+      return LeaseInternalResponse.decode(answer.body).leaseTimeToLiveResponse;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Rejects with the leader's reason. */
+  async promoteMember(urls: readonly string[], id: bigint, signal?: AbortSignal): Promise<readonly Member[]> {
+    const answer = await this.#ask(urls, { path: `/members/promote/${id}`, method: "POST", signal });
+    if (!answer) throw new EtcdError("NoLeader");
+    const text = answer.body.toString("utf8");
+    switch (answer.status) {
+      case 200:
+        return membersFromJson(text);
+      case 404:
+        throw new EtcdError("MemberNotFound");
+      case 408:
+        throw new EtcdError("Timeout");
+      case 412:
+        throw new EtcdError(text.includes("in sync with leader") ? "LearnerNotReady" : "MemberNotLearner");
+      default:
+        throw new Error(`member promote: unknown error(${text.trim()})`);
+    }
+  }
+}
