@@ -29,7 +29,7 @@ export const COUNT_BLOCK_KEYS = 256;
 export const COUNT_GROUP_BLOCKS = 512;
 
 /** Row keys that one slice of the first scan reads. */
-const SCAN_SLICE_KEYS = 8192;
+const SCAN_SLICE_KEYS = 2048;
 
 interface Group {
   /** Ascending; block i holds the row keys from `fences[i]` to the next fence. Never empty. */
