@@ -6,7 +6,7 @@
  * cannot be understood; 143 and 130 after SIGTERM and SIGINT, which are raised again once everything is closed.
  */
 import { execFile } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import {
   adoptDefaultHost,
@@ -94,7 +94,8 @@ function identifyDataDir(dataDir: string, logger: ZapLogger): "member" | "proxy"
     names = readdirSync(dataDir);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return "empty";
-    logger.fatal("failed to list data directory", { dir: dataDir, error: goFileError("open", dataDir, error) });
+    const operation = statSync(dataDir, { throwIfNoEntry: false })?.isFile() ? "readdirent" : "open";
+    logger.fatal("failed to list data directory", { dir: dataDir, error: goFileError(operation, dataDir, error) });
     throw new Exit(1);
   }
   const found = new Set(names);

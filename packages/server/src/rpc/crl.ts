@@ -6,5 +6,6 @@ export function isRevoked(list: Buffer, serialNumber: string): boolean {
   const text = list.toString("latin1");
   const pem = /-----BEGIN X509 CRL-----[^-]+-----END X509 CRL-----/.exec(text)?.[0];
   const crl = new X509Crl(pem ?? new Uint8Array(list));
-  return crl.findRevoked(serialNumber.toLowerCase()) !== null;
+  const wanted = BigInt(`0x${serialNumber}`);
+  return crl.entries.some((entry) => BigInt(`0x${entry.serialNumber}`) === wanted);
 }
