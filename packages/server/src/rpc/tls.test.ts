@@ -227,7 +227,7 @@ describe("a TLS port", () => {
         signingKey: authorityKeys.privateKey as never,
         entries: serialNumbers.map((serialNumber) => ({ serialNumber, revocationDate: new Date() })),
       });
-      writeFileSync(file("crl.pem"), crl.toString("pem"));
+      writeFileSync(file("crl.pem"), crl.toString("pem").replaceAll(" CRL-", " X509 CRL-"));
     };
     await list([]);
     const { port, warned } = await serveWith({ trustedCaFile: file("ca.pem"), crlFile: file("crl.pem") });

@@ -13,6 +13,7 @@ import {
   TLSSocket,
 } from "node:tls";
 import type { Logger } from "../lib/log.ts";
+import { isRevoked } from "./crl.ts";
 import { remoteAddressOf, type TlsAcceptor } from "./listener.ts";
 
 export interface TlsListenSettings {
@@ -263,7 +264,6 @@ export function createTlsAcceptor(options: TlsAcceptorOptions): TlsAcceptor {
 
   async function whyRefused(certificate: PeerCertificate, raw: Socket): Promise<string | undefined> {
     if (settings.crlFile !== "") {
-      const { isRevoked } = await import("./crl.ts");
       if (isRevoked(readPem(settings.crlFile), certificate.serialNumber)) {
         return `transport: certificate serial ${certificate.serialNumber.toLowerCase().replace(/^0+/, "")} revoked`;
       }
