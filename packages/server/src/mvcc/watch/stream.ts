@@ -9,7 +9,7 @@ import { isEmptyRange, type KeyRange } from "../key-range.ts";
 import { OUTBOX_BYTES_MAX } from "../limits.ts";
 import type { WatchEvent } from "./event.ts";
 import type { WatchHub } from "./hub.ts";
-import { Watcher } from "./watcher.ts";
+import { Watcher, type WatcherState } from "./watcher.ts";
 
 /** What a client asks a watcher for. */
 export interface WatchCreate {
@@ -118,6 +118,11 @@ export class WatchStream {
 
   get pendingEvents(): number {
     return this.#outbox.pendingEvents;
+  }
+
+  /** How each watcher stands, for tests and for a person who looks. */
+  describe(): { readonly watchId: bigint; readonly state: WatcherState; readonly position: number }[] {
+    return [...this.#watchers.values()].map(({ id, state, position }) => ({ watchId: id, state, position }));
   }
 
   /**
