@@ -23,7 +23,9 @@ export interface PeerRequest {
   readonly path: string;
   readonly method: "GET" | "POST";
   readonly headers: Readonly<Record<string, string>>;
-  /** Gives up when nothing moves for so long. */
+  /** Gives up when there is no connection after so long. */
+  readonly dialTimeoutMs: number;
+  /** Gives up when nothing moves on the connection for so long. */
   readonly idleTimeoutMs: number;
   readonly signal?: AbortSignal | undefined;
   /** Connections to reuse; without one each request gets its own. */
@@ -61,12 +63,18 @@ export function startRequest(request: PeerRequest, tls: PeerTlsOptions | undefin
     ...(isTls ? tls : {}),
     path: request.path,
     method: request.method,
+    timeout: request.dialTimeoutMs,
     agent: request.agent ?? false,
     ...(request.signal ? { signal: request.signal } : {}),
   };
   const started = isTls ? https.request(options) : http.request(options);
   started.setNoDelay(true);
-  started.setTimeout(request.idleTimeoutMs, () => started.destroy(new PeerRequestError("i/o timeout")));
+  started.on("timeout", () => started.destroy(new PeerRequestError("i/o timeout")));
+  started.once("socket", (socket) => {
+    const connected = () => socket.setTimeout(request.idleTimeoutMs);
+    if (socket.connecting) socket.once(isTls ? "secureConnect" : "connect", connected);
+    else connected();
+  });
   return started;
 }
 

@@ -33,6 +33,9 @@ export const SNAPSHOT_MESSAGE_BYTES_MAX = 1024 * 1024 * 1024;
 /** Snapshots on their way to peers. */
 export const SNAPSHOTS_IN_FLIGHT_MAX = 16;
 
+/** How long a receiver may take nothing of a snapshot that is being sent. Our own; etcd: 5 s. */
+export const SNAPSHOT_WRITE_TIMEOUT_MS = 30_000;
+
 /** How long a receiver may take to make a snapshot durable after the last byte. Our own; etcd waits for ever. */
 export const SNAPSHOT_ANSWER_TIMEOUT_MS = 10 * 60_000;
 

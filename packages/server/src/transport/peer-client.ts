@@ -54,6 +54,7 @@ export class PeerClient {
             method: asked.method,
             headers: asked.headers ?? {},
             body: asked.body,
+            dialTimeoutMs: this.#options.timeoutMs,
             idleTimeoutMs: this.#options.timeoutMs,
             signal: asked.signal,
             bytesMax: BODY_BYTES_MAX,

@@ -40,6 +40,7 @@ import {
   PIPELINE_WAITING_MAX,
   PROBE_INTERVAL_MS,
   SNAPSHOT_ANSWER_TIMEOUT_MS,
+  SNAPSHOT_WRITE_TIMEOUT_MS,
 } from "./limits.ts";
 import { StreamWriter } from "./stream-writer.ts";
 import type { TransportDeps } from "./types.ts";
@@ -258,6 +259,7 @@ export class Peer {
           path: "/raft",
           method: "POST",
           headers: { ...requestHeaders(identity), "Content-Type": "application/protobuf" },
+          dialTimeoutMs: this.#deps.dialTimeoutMs,
           idleTimeoutMs: CONNECTION_TIMEOUT_MS,
           signal: this.#stopping.signal,
           agent: this.#agents[url.startsWith("https:") || url.startsWith("unixs:") ? 1 : 0],
@@ -359,8 +361,8 @@ export class Peer {
         path: "/raft/snapshot",
         method: "POST",
         headers: { ...requestHeaders(identity), "Content-Type": "application/octet-stream" },
-        // The receiver makes everything durable before it answers, and nothing moves meanwhile.
-        idleTimeoutMs: SNAPSHOT_ANSWER_TIMEOUT_MS,
+        dialTimeoutMs: this.#deps.dialTimeoutMs,
+        idleTimeoutMs: SNAPSHOT_WRITE_TIMEOUT_MS,
         signal: this.#stopping.signal,
       },
       tls,
@@ -372,7 +374,11 @@ export class Peer {
       yield* head;
       yield* database;
     };
-    const sent = pipeStreams(Readable.from(body(), { objectMode: false }), post).catch((error: unknown) => error);
+    const sent = pipeStreams(Readable.from(body(), { objectMode: false }), post).then(
+      // The receiver makes everything durable before it answers, and nothing moves meanwhile.
+      () => void post.socket?.setTimeout(SNAPSHOT_ANSWER_TIMEOUT_MS),
+      (error: unknown) => error,
+    );
     try {
       const response = await Promise.race([answer, sent.then((error) => (error ? Promise.reject(error) : answer))]);
       const text = await readBody(response, BODY_BYTES_MAX);
@@ -427,6 +433,7 @@ export class Peer {
           path: `/raft/stream/${type}/${hexId(identity.memberId)}`,
           method: "GET",
           headers: { ...requestHeaders(identity), "X-Raft-To": hexId(this.id) },
+          dialTimeoutMs: this.#deps.dialTimeoutMs,
           idleTimeoutMs: CONNECTION_TIMEOUT_MS,
           signal: this.#stopping.signal,
         },
@@ -529,6 +536,7 @@ export class Peer {
             path: "/raft/probing",
             method: "GET",
             headers: requestHeaders(identity),
+            dialTimeoutMs: this.#deps.dialTimeoutMs,
             idleTimeoutMs: CONNECTION_TIMEOUT_MS,
             signal,
             bytesMax: BODY_BYTES_MAX,
