@@ -403,6 +403,27 @@ describe("backend", () => {
     expect(fs.statSync(path.join(folder, "db.lmdb")).size).toBeLessThan(beforeSize);
   });
 
+  it("a defragmentation that fails leaves the backend as it was", async () => {
+    const folder = temporaryFolder();
+    const backend = await openBackend(options(folder));
+    backend.write((tx) => tx.put("key", utf8Bytes("a"), utf8Bytes("1")));
+    // A directory stands where the new file would be made.
+    fs.mkdirSync(path.join(folder, "db.lmdb.tmp.1"));
+    await expect(backend.defragment()).rejects.toThrow();
+    backend.write((tx) => tx.put("key", utf8Bytes("b"), utf8Bytes("2")));
+    await backend.flush();
+    expect(rows(backend, "key")).toEqual([
+      ["a", "1"],
+      ["b", "2"],
+    ]);
+    await backend.defragment();
+    await backend.close();
+    fs.rmdirSync(path.join(folder, "db.lmdb.tmp.1"));
+    const again = await openBackend(options(folder));
+    expect(rows(again, "key").length).toBe(2);
+    await again.close();
+  });
+
   it("openBackend() removes what a killed defragmentation left behind", async () => {
     const folder = temporaryFolder();
     for (const name of ["db.lmdb.tmp.1", "db.lmdb.tmp.1-lock", "db.lmdb.tmp.77"]) {

@@ -359,11 +359,16 @@ export class LmdbBackend implements Backend {
         await this.#copyWhileServing(worker);
       }
       const beforeBytes = this.#sizes.fileBytes;
-      await this.#adopt(environment, committer, temporary);
+      const old = await this.#adopt(environment, committer, temporary);
+      this.#resume();
+      // The old file goes with its last holder, which takes a while when it was big: so the worker is the last.
+      await old.shared.release();
+      await old.committer.close();
       observer?.defragmented?.(clock.monotonicMs() - start);
       return { beforeBytes, afterBytes: this.#sizes.fileBytes };
     } catch (error) {
       // Whatever went wrong, the old file is still the one in force.
+      this.#resume();
       if (committer !== this.#committer) {
         await committer?.close();
         await environment?.close();
@@ -371,9 +376,6 @@ export class LmdbBackend implements Backend {
       }
       throw error;
     } finally {
-      this.#replay = undefined;
-      this.#isPaused = false;
-      this.#relieve();
       this.#resume();
     }
   }
@@ -426,8 +428,7 @@ export class LmdbBackend implements Backend {
     await this.#pause();
     const copied = worker.copyFrom(this.path);
     this.#replay = replay;
-    this.#isPaused = false;
-    this.#resume();
+    this.#goOn();
     await copied;
     // Catch up while serving goes on; then hold commits back for the little that came meanwhile.
     await settled();
@@ -435,10 +436,13 @@ export class LmdbBackend implements Backend {
     await settled();
   }
 
-  /** Lets the new file take the old one's place. Commits are paused and nothing is in flight. */
-  async #adopt(environment: Environment, committer: Committer, temporary: string): Promise<void> {
-    const oldShared = this.#shared;
-    const oldCommitter = this.#committer;
+  /** Lets the new file take the old one's place, and returns the old one. Commits are paused, nothing is in flight. */
+  async #adopt(
+    environment: Environment,
+    committer: Committer,
+    temporary: string,
+  ): Promise<{ readonly shared: SharedEnvironment; readonly committer: Committer }> {
+    const old = { shared: this.#shared, committer: this.#committer };
     assert(!this.#committing, "a file swapped under a running commit");
     environment.renew();
     // The lock file goes with the environment that has it open; LMDB finds its own by these names.
@@ -454,11 +458,18 @@ export class LmdbBackend implements Backend {
     } catch (error) {
       this.#fail(error as Error);
     }
-    await oldCommitter.close();
-    await oldShared.release();
+    return old;
   }
 
+  /** Commits go on, to this file alone. */
   #resume(): void {
+    this.#replay = undefined;
+    this.#goOn();
+    this.#relieve();
+  }
+
+  #goOn(): void {
+    this.#isPaused = false;
     if (this.#waiters.length > 0 || this.#isDue || this.#open.operations >= this.#batchOperationsMax) {
       this.#startCommit();
     }
@@ -509,7 +520,7 @@ export async function openBackend(options: BackendOptions): Promise<Backend> {
   const folder = path.dirname(options.path);
   const leftover = `${path.basename(options.path)}.tmp`;
   for (const name of fs.readdirSync(folder)) {
-    if (name.startsWith(leftover)) fs.rmSync(path.join(folder, name), { force: true });
+    if (name.startsWith(leftover)) fs.rmSync(path.join(folder, name), { recursive: true, force: true });
   }
   const isNew = !fs.existsSync(options.path);
   const settings = {
