@@ -124,6 +124,13 @@ export class MvccStore implements RangeView {
   async #load(isStart: boolean): Promise<void> {
     const backend = this.#backend;
     if (!isIndexUsable(backend)) await rebuildIndex(backend, this.#logger);
+    this.#readHead(backend, isStart);
+    this.#counts.start(backend, this.#jobs.signal);
+    this.#counts.stopped().catch(this.#onFatal);
+  }
+
+  /** Where history stands, by its last row and the marks of compactions. */
+  #readHead(backend: Backend, isStart: boolean): void {
     const newest = backend.first("key", { reverse: true, keysOnly: true });
     const { scheduled, finished } = readCompactRevisions(backend);
     this.#currentRevision = Math.max(1, newest ? mainOfRevisionKey(newest.key) : 0, scheduled ?? 0, finished ?? 0);
@@ -143,20 +150,28 @@ export class MvccStore implements RangeView {
         "meta-bucket-name-key": "scheduledCompactRev",
         "scheduled-compact-revision": scheduled,
       });
-      this.#startCompaction({ revision: scheduled, previousRevision, isHashStored: false });
+      void this.#startCompaction({ revision: scheduled, previousRevision, isHashStored: false });
     }
-    this.#counts.start(backend, this.#jobs.signal);
-    this.#counts.stopped().catch(this.#onFatal);
   }
 
   /**
-   * Goes over to another backend: the state of a snapshot that was received. Compactions under way are given up, and all
-   * watchers catch up from where they were.
+   * Ends background work on the backend, because its content is about to be replaced by a received snapshot. Reads may go
+   * on; {@link reload} must follow.
+   */
+  async pause(): Promise<void> {
+    this.watch.deliver();
+    await this.#stopJobs();
+    // Blocks that nobody keeps up any more would count wrong; these let ranges be walked.
+    this.#counts = new Counts();
+  }
+
+  /**
+   * Takes in the content of another backend, or new content of the same one, after {@link pause}. Watchers catch up from
+   * where they were. What is seen changes before the first await, unless the index has to be rebuilt.
    */
   async reload(backend: Backend): Promise<void> {
-    this.watch.deliver();
     const toldRevision = this.#currentRevision;
-    await this.#stopJobs();
+    if (!this.#jobs.signal.aborted) await this.pause();
     this.#jobs = new AbortController();
     this.#backend = backend;
     this.#counts = new Counts({ blockKeys: this.#limits.countBlockKeys });
