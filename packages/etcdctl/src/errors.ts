@@ -54,3 +54,17 @@ export function exitWith(
 ): ExitError {
   return error instanceof ExitError ? error : new ExitError(exitCode, text(errorText(error)), { cause: error });
 }
+
+/** The gRPC code of an error or of what caused it. */
+export function rpcCodeOf(error: unknown): number | undefined {
+  for (let at = error; at instanceof Error; at = at.cause) {
+    if (at.name === "RpcError" || at.name === "EtcdError") return (at as RpcError).code;
+  }
+  return undefined;
+}
+
+/** The name of that code. */
+export function codeNameOf(error: unknown): string | undefined {
+  const code = rpcCodeOf(error);
+  return code === undefined ? undefined : codeNames[code];
+}

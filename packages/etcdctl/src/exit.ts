@@ -24,5 +24,6 @@ export class ExitError extends Error {
 
 export const badArgs = (message: string): ExitError => new ExitError(BAD_ARGS, message);
 
-/** Ends the command with a code and without a word. */
-export const exitSilently = (exitCode: number): ExitError => new ExitError(exitCode, "", { isSpoken: true });
+/** Ends the command with a code, when all was said already. @param message what was said, for --errors=json */
+export const exitSilently = (exitCode: number, message = "failed"): ExitError =>
+  new ExitError(exitCode, message, { isSpoken: true });

@@ -32,7 +32,7 @@ export function applyEnvironment(flags: FlagSet, globalNames: readonly string[],
       const text =
         "conflicting environment variable is shadowed by corresponding command-line flag (either unset environment variable or disable flag))";
       writeLog(io, "fatal", "flags/flag.go:85", text, { "environment-variable": key });
-      throw exitSilently(ERROR);
+      throw exitSilently(ERROR, `${text}: ${key}`);
     }
     writeLog(io, "warn", "flags/flag.go:93", "unrecognized environment variable", {
       "environment-variable": `${key}=${value}`,

@@ -191,7 +191,7 @@ export async function runCheckPerf(context: CommandContext): Promise<void> {
   const isFree = printErrors(context, report);
   const isGood = judgePerf(summary, limit, (line) => io.out.write(`${line}\n`)) && isFree;
   io.out.write(isGood ? "PASS\n" : "FAIL\n");
-  if (!isGood) throw exitSilently(ERROR);
+  if (!isGood) throw exitSilently(ERROR, "the cluster did not pass");
 }
 
 /** Says what is good and what is not, in etcdctl's words. */

@@ -26,5 +26,5 @@ export async function runDefrag(context: CommandContext): Promise<void> {
       hasFailed = true;
     }
   }
-  if (hasFailed) throw exitSilently(ERROR);
+  if (hasFailed) throw exitSilently(ERROR, "an endpoint could not be defragmented");
 }

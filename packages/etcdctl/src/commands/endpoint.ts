@@ -80,7 +80,7 @@ export async function runEndpointStatus(context: CommandContext): Promise<void> 
     }
   }
   printer.print("endpointStatus", list);
-  if (list.length < endpoints.length) throw exitSilently(ERROR);
+  if (list.length < endpoints.length) throw exitSilently(ERROR, "an endpoint did not tell its status");
 }
 
 /** `endpoint hashkv` */

@@ -1,20 +1,78 @@
-import { KV } from "@etcd-ts/client/wire";
-import type { CommandContext } from "../context.ts";
+import { type Init, KV, type RangeRequest } from "@etcd-ts/client/wire";
+import type { CommandContext, Connected } from "../context.ts";
 import { badArgs } from "../exit.ts";
+import type { RangePages } from "../print/printer.ts";
 import { rangeRequest } from "./requests.ts";
 
-/** `get KEY [RANGE_END]` */
+/** Keys asked for at first, and at most, when a range is read page by page. */
+const PAGE_KEYS_FIRST = 64;
+const PAGE_KEYS_MAX = 16_384;
+/** Pages grow while they stay below this many bytes, and shrink above four times as many. */
+const PAGE_BYTES = 1 << 20;
+
+/**
+ * `get KEY [RANGE_END]`. Big ranges are read page by page at the revision of the first page, and printed as they come:
+ * neither end holds more than a page. What is printed is the same.
+ */
 export async function runGet(context: CommandContext, args: readonly string[]): Promise<void> {
   const { flags } = context;
   const request = rangeRequest(flags, args);
+  const valueOnly = flags.bool("print-value-only");
   await using connected = await context.connect();
   const { client, printer, timeoutMs } = connected;
-  const response = await client.call(KV.methods.range, request, { timeoutMs });
-  if (flags.bool("count-only") && printer.format !== "fields") {
-    throw badArgs("--count-only is only for `--write-out=fields`");
+  const check = (): void => {
+    if (flags.bool("count-only") && printer.format !== "fields") {
+      throw badArgs("--count-only is only for `--write-out=fields`");
+    }
+    if (valueOnly && printer.format !== "simple") {
+      throw badArgs("print-value-only is only for `--write-out=simple`");
+    }
+  };
+  if (!printer.pagedRange || !canPage(request)) {
+    const response = await client.call(KV.methods.range, request, { timeoutMs });
+    check();
+    printer.print("get", response, { valueOnly });
+    return;
   }
-  if (flags.bool("print-value-only") && printer.format !== "simple") {
-    throw badArgs("print-value-only is only for `--write-out=simple`");
+  await printPages(connected, request, () => {
+    check();
+    return printer.pagedRange?.({ valueOnly }) as RangePages;
+  });
+}
+
+/** Only what comes in the order of keys can be continued after a key. */
+const canPage = ({ rangeEnd, sortOrder, sortTarget, countOnly }: Init<RangeRequest>): boolean =>
+  rangeEnd !== undefined && rangeEnd.length > 0 && sortOrder === 0 && sortTarget === 0 && !countOnly;
+
+async function printPages(
+  { client, timeoutMs }: Pick<Connected, "client" | "timeoutMs">,
+  request: Init<RangeRequest>,
+  open: () => RangePages,
+): Promise<void> {
+  const wanted = request.limit !== undefined && request.limit > 0 ? request.limit : Number.POSITIVE_INFINITY;
+  let pages: RangePages | undefined;
+  let count = 0;
+  let printed = 0;
+  let size = PAGE_KEYS_FIRST;
+  let { key, revision } = request;
+  for (;;) {
+    const limit = Math.min(size, wanted - printed);
+    const page = await client.call(KV.methods.range, { ...request, key, revision, limit }, { timeoutMs });
+    if (!pages) {
+      pages = open();
+      count = page.count;
+      revision = request.revision || page.header?.revision || 0;
+    }
+    pages.page(page);
+    printed += page.kvs.length;
+    const last = page.kvs.at(-1);
+    if (!page.more || !last || printed >= wanted) {
+      pages.end({ more: page.more, count });
+      return;
+    }
+    key = Buffer.concat([last.key, Uint8Array.of(0)]);
+    const bytes = page.kvs.reduce((sum, kv) => sum + kv.key.length + kv.value.length, 0);
+    if (bytes < PAGE_BYTES) size = Math.min(size * 2, PAGE_KEYS_MAX);
+    else if (bytes > 4 * PAGE_BYTES) size = Math.max(1, Math.floor(size / 4));
   }
-  printer.print("get", response, { valueOnly: flags.bool("print-value-only") });
 }

@@ -141,3 +141,40 @@ test("compaction says which revision", async () => {
   expect(out).toBe("compacted revision 7\n");
   expect(calls[0]?.request).toEqual({ revision: 7, physical: true });
 });
+
+/** A store of 1,000 keys that answers ranges as a server does. */
+const thousand = (calls: unknown[] = []) => ({
+  Range: (request: { key: Uint8Array; rangeEnd: Uint8Array; limit: number; revision: number }) => {
+    calls.push(request.revision);
+    const all = Array.from({ length: 1000 }, (_, i) => kv(`k/${String(i).padStart(4, "0")}`, `v${i}`, i + 2));
+    const inRange = all.filter(({ key }) => Buffer.compare(key, request.key) >= 0);
+    const kvs = request.limit > 0 ? inRange.slice(0, request.limit) : inRange;
+    return { header: header(2000), kvs, more: kvs.length < inRange.length, count: inRange.length };
+  },
+});
+
+test.each(["simple", "json", "fields", "protobuf", "jsonl"])(
+  "get reads a big range page by page at one revision, and prints it in %s as in one piece",
+  async (format) => {
+    const revisions: unknown[] = [];
+    for (const options of [[], ["--limit=300"], ["--limit=1000"], ["--limit=64"], ["--limit=1"]]) {
+      const words = ["--prefix", "k/", "-w", format, ...options];
+      const paged = await etcdctl(["get", ...words], { answers: thousand(revisions) });
+      // Sorting makes the server answer in one piece.
+      const whole = await etcdctl(["get", ...words, "--sort-by=CREATE"], { answers: thousand() });
+      expect(whole.calls).toHaveLength(1);
+      expect(paged.out).toBe(whole.out);
+      expect(paged.exit).toBe(0);
+    }
+    expect(new Set(revisions)).toEqual(new Set([0, 2000]));
+  },
+);
+
+test("get -w yaml shows text as text and other bytes as binary", async () => {
+  const answers = { Range: () => got(kv("a", "line1\nline2\n"), kv("b", "\udcff")) };
+  const { out } = await etcdctl(["get", "a", "c", "-w", "yaml"], { answers });
+  expect(out).toContain("  - key: a\n");
+  expect(out).toContain("    value: |\n      line1\n      line2\n");
+  expect(out).toContain("    value: !!binary |-\n      /w==\n");
+  expect(out).toContain("  member_id: 10276657743932975437\n");
+});

@@ -128,7 +128,7 @@ async function follow(
       const problem = childProblem(await io.run({ words: command, env }));
       if (problem === undefined) continue;
       io.err.write(`command ${quoteList(command)} error (${problem})\n`);
-      throw exitSilently(ERROR);
+      throw exitSilently(ERROR, `command ${quoteList(command)} error (${problem})`);
     }
   }
 }

@@ -1,42 +1,53 @@
-// Go's encoding/json by hand: bare 64-bit digits, base64 bytes, HTML characters escaped, keys in the order they are
-// given. Values are built as text, since JSON.stringify knows neither bare bigints nor Go's escapes.
+// Go's encoding/json: bare 64-bit digits, base64 bytes, HTML characters escaped, keys in the order they stand. Written
+// by hand, since JSON.stringify knows neither bare bigints nor Go's escapes.
 
-/** A piece of finished JSON. */
-export interface Json {
-  readonly json: string;
+/** What can be written. A field that is undefined is left out. */
+export type Json = null | boolean | number | bigint | string | Uint8Array | readonly Json[] | JsonObject;
+
+export interface JsonObject {
+  readonly [name: string]: Json | undefined;
 }
 
-const raw = (json: string): Json => ({ json });
+export function encodeJson(value: Json): string {
+  switch (typeof value) {
+    case "string":
+      return encodeString(value);
+    case "number":
+    case "bigint":
+    case "boolean":
+      return String(value);
+    default:
+      if (value === null) return "null";
+      if (value instanceof Uint8Array) return `"${base64(value)}"`;
+      return isList(value) ? `[${value.map(encodeJson).join(",")}]` : encodeObject(value);
+  }
+}
 
-export const number = (value: number | bigint): Json => raw(value.toString());
-export const boolean = (value: boolean): Json => raw(value ? "true" : "false");
-export const nothing: Json = raw("null");
-export const base64 = (bytes: Uint8Array): Json =>
-  raw(`"${Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64")}"`);
+export const isList = (value: Json): value is readonly Json[] => Array.isArray(value);
 
-/** A string as Go writes it: HTML characters, U+2028 and U+2029 escaped; what is no UTF-8 as U+FFFD. */
-export function string(value: string): Json {
+export const base64 = (bytes: Uint8Array): string =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64");
+
+function encodeObject(object: JsonObject): string {
+  let out = "";
+  for (const name in object) {
+    const value = object[name];
+    if (value !== undefined) out += `${out === "" ? "" : ","}"${name}":${encodeJson(value)}`;
+  }
+  return `{${out}}`;
+}
+
+/** HTML characters, U+2028 and U+2029 are escaped; what is no UTF-8 becomes U+FFFD. */
+function encodeString(value: string): string {
   const wellFormed = value.replace(/\p{Surrogate}/gu, "\ufffd");
-  return raw(JSON.stringify(wellFormed).replace(/[<>&\u2028\u2029]/g, unicodeEscape));
+  return JSON.stringify(wellFormed).replace(/[<>&\u2028\u2029]/g, unicodeEscape);
 }
 
 const unicodeEscape = (character: string): string => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
 
-export const list = (items: readonly Json[]): Json => raw(`[${items.map((item) => item.json).join(",")}]`);
-
-/** An object; fields that are undefined are left out. */
-export function object(fields: Readonly<Record<string, Json | undefined>>): Json {
-  const parts: string[] = [];
-  for (const [key, value] of Object.entries(fields)) if (value) parts.push(`"${key}":${value.json}`);
-  return raw(`{${parts.join(",")}}`);
+/** The value, or undefined where Go's `omitempty` leaves it out: zero, false, and what is empty. */
+export function omitEmpty<T extends Json>(value: T): T | undefined {
+  if (value instanceof Uint8Array || typeof value === "string") return value.length === 0 ? undefined : value;
+  if (isList(value)) return value.length === 0 ? undefined : value;
+  return value ? value : undefined;
 }
-
-/** The `omitempty` of a number, a text, a flag, bytes or a list. */
-export const optional = {
-  number: (value: number | bigint): Json | undefined => (value ? number(value) : undefined),
-  string: (value: string): Json | undefined => (value === "" ? undefined : string(value)),
-  boolean: (value: boolean): Json | undefined => (value ? boolean(value) : undefined),
-  base64: (value: Uint8Array): Json | undefined => (value.length === 0 ? undefined : base64(value)),
-  list: <T>(items: readonly T[], each: (item: T) => Json): Json | undefined =>
-    items.length === 0 ? undefined : list(items.map(each)),
-};

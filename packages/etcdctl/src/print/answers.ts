@@ -9,6 +9,7 @@ import type {
   DeleteRangeResponse,
   Event,
   HashKVResponse,
+  KeyValue,
   LeaseGrantResponse,
   LeaseKeepAliveResponse,
   LeaseLeasesResponse,
@@ -24,6 +25,7 @@ import type {
   StatusResponse,
   TxnResponse,
 } from "@etcd-ts/client/wire";
+import type { Colors } from "../color.ts";
 
 export interface HeaderOnly {
   readonly header: ResponseHeader | undefined;
@@ -105,10 +107,20 @@ export interface PrintTarget {
   readonly hex: boolean;
   /** Values only (simple). */
   readonly valueOnly: boolean;
+  readonly colors: Colors;
+}
+
+/** How a format prints a range that comes page by page; the pages together read as the range in one piece. */
+export interface PagedRange {
+  first?(target: PrintTarget, page: RangeResponse): void;
+  keys(target: PrintTarget, kvs: readonly KeyValue[], isFirst: boolean): void;
+  last?(target: PrintTarget, total: { readonly more: boolean; readonly count: number }, hasKeys: boolean): void;
 }
 
 /** How a format prints the kinds it knows; the others are refused. */
-export type Format = { readonly [K in AnswerKind]?: (target: PrintTarget, answer: Answers[K]) => void };
+export type Format = { readonly [K in AnswerKind]?: (target: PrintTarget, answer: Answers[K]) => void } & {
+  readonly pagedRange?: PagedRange;
+};
 
 /** Go's names of the alarm types, events and permissions. */
 export const alarmNames: readonly string[] = ["NONE", "NOSPACE", "CORRUPT"];

@@ -33,6 +33,16 @@ function kvBlock(target: PrintTarget, prefix: "" | "Prev", kv: KeyValue): void {
 const headerOnly = (target: PrintTarget, { header }: HeaderOnly): void => headerBlock(target, header);
 
 export const fields: Format = {
+  pagedRange: {
+    first: (target, { header }) => headerBlock(target, header),
+    keys(target, kvs) {
+      for (const kv of kvs) kvBlock(target, "", kv);
+    },
+    last(target, { more, count }) {
+      field(target, "More", more);
+      field(target, "Count", count);
+    },
+  },
   get(target, { header, kvs, more, count }) {
     headerBlock(target, header);
     for (const kv of kvs) kvBlock(target, "", kv);

@@ -13,116 +13,111 @@ import type {
   StatusResponse,
   TxnResponse,
 } from "@etcd-ts/client/wire";
-import { base64, boolean, type Json, list, nothing, number, object, optional, string } from "../go/json.ts";
+import { encodeJson, type Json, omitEmpty } from "../go/json.ts";
 import { hexId } from "../go/strconv.ts";
-import type { Answers, Format, HeaderOnly, PrintTarget } from "./answers.ts";
+import type { Answers, Format, HeaderOnly, PagedRange, PrintTarget } from "./answers.ts";
 
 const headerFields = (header: ResponseHeader | undefined) => ({
-  cluster_id: optional.number(header?.clusterId ?? 0n),
-  member_id: optional.number(header?.memberId ?? 0n),
-  revision: optional.number(header?.revision ?? 0),
-  raft_term: optional.number(header?.raftTerm ?? 0),
+  cluster_id: omitEmpty(header?.clusterId ?? 0n),
+  member_id: omitEmpty(header?.memberId ?? 0n),
+  revision: omitEmpty(header?.revision ?? 0),
+  raft_term: omitEmpty(header?.raftTerm ?? 0),
 });
 
-const headerJson = (header: ResponseHeader | undefined): Json | undefined => header && object(headerFields(header));
+const headerJson = (header: ResponseHeader | undefined): Json | undefined => header && headerFields(header);
 
-const kvJson = (kv: KeyValue): Json =>
-  object({
-    key: optional.base64(kv.key),
-    create_revision: optional.number(kv.createRevision),
-    mod_revision: optional.number(kv.modRevision),
-    version: optional.number(kv.version),
-    value: optional.base64(kv.value),
-    lease: optional.number(kv.lease),
-  });
+/** A key-value pair. */
+export const kvJson = (kv: KeyValue): Json => ({
+  key: omitEmpty(kv.key),
+  create_revision: omitEmpty(kv.createRevision),
+  mod_revision: omitEmpty(kv.modRevision),
+  version: omitEmpty(kv.version),
+  value: omitEmpty(kv.value),
+  lease: omitEmpty(kv.lease),
+});
 
-const rangeJson = (r: RangeResponse): Json =>
-  object({
-    header: headerJson(r.header),
-    kvs: optional.list(r.kvs, kvJson),
-    more: optional.boolean(r.more),
-    count: optional.number(r.count),
-  });
+const rangeJson = (r: RangeResponse): Json => ({
+  header: headerJson(r.header),
+  kvs: omitEmpty(r.kvs.map(kvJson)),
+  more: omitEmpty(r.more),
+  count: omitEmpty(r.count),
+});
 
-const putJson = (r: PutResponse): Json =>
-  object({ header: headerJson(r.header), prev_kv: r.prevKv && kvJson(r.prevKv) });
+const putJson = (r: PutResponse): Json => ({ header: headerJson(r.header), prev_kv: r.prevKv && kvJson(r.prevKv) });
 
-const deleteJson = (r: DeleteRangeResponse): Json =>
-  object({
-    header: headerJson(r.header),
-    deleted: optional.number(r.deleted),
-    prev_kvs: optional.list(r.prevKvs, kvJson),
-  });
+const deleteJson = (r: DeleteRangeResponse): Json => ({
+  header: headerJson(r.header),
+  deleted: omitEmpty(r.deleted),
+  prev_kvs: omitEmpty(r.prevKvs.map(kvJson)),
+});
 
-const txnJson = (r: TxnResponse): Json =>
-  object({
-    header: headerJson(r.header),
-    succeeded: optional.boolean(r.succeeded),
-    responses: optional.list(r.responses, responseOpJson),
-  });
+const txnJson = (r: TxnResponse): Json => ({
+  header: headerJson(r.header),
+  succeeded: omitEmpty(r.succeeded),
+  responses: omitEmpty(r.responses.map(responseOpJson)),
+});
 
 function responseOpJson({ response }: ResponseOp): Json {
   switch (response?.kind) {
     case "responseRange":
-      return object({ Response: object({ response_range: rangeJson(response.value) }) });
+      return { Response: { response_range: rangeJson(response.value) } };
     case "responsePut":
-      return object({ Response: object({ response_put: putJson(response.value) }) });
+      return { Response: { response_put: putJson(response.value) } };
     case "responseDeleteRange":
-      return object({ Response: object({ response_delete_range: deleteJson(response.value) }) });
+      return { Response: { response_delete_range: deleteJson(response.value) } };
     case "responseTxn":
-      return object({ Response: object({ response_txn: txnJson(response.value) }) });
+      return { Response: { response_txn: txnJson(response.value) } };
     case undefined:
-      return object({ Response: nothing });
+      return { Response: null };
   }
 }
 
-const eventJson = (event: Event): Json =>
-  object({
-    type: optional.number(event.type),
-    kv: event.kv && kvJson(event.kv),
-    prev_kv: event.prevKv && kvJson(event.prevKv),
-  });
+/** An event of a watch. */
+export const eventJson = (event: Event): Json => ({
+  type: omitEmpty(event.type),
+  kv: event.kv && kvJson(event.kv),
+  prev_kv: event.prevKv && kvJson(event.prevKv),
+});
 
-const memberJson = (member: Member): Json =>
-  object({
-    ID: optional.number(member.id),
-    name: optional.string(member.name),
-    peerURLs: optional.list(member.peerUrls, string),
-    clientURLs: optional.list(member.clientUrls, string),
-    isLearner: optional.boolean(member.isLearner),
-  });
+/** A member of the cluster. */
+export const memberJson = (member: Member): Json => ({
+  ID: omitEmpty(member.id),
+  name: omitEmpty(member.name),
+  peerURLs: omitEmpty(member.peerUrls),
+  clientURLs: omitEmpty(member.clientUrls),
+  isLearner: omitEmpty(member.isLearner),
+});
 
-const statusJson = (r: StatusResponse): Json =>
-  object({
-    header: headerJson(r.header),
-    version: optional.string(r.version),
-    dbSize: optional.number(r.dbSize),
-    leader: optional.number(r.leader),
-    raftIndex: optional.number(r.raftIndex),
-    raftTerm: optional.number(r.raftTerm),
-    raftAppliedIndex: optional.number(r.raftAppliedIndex),
-    errors: optional.list(r.errors, string),
-    dbSizeInUse: optional.number(r.dbSizeInUse),
-    isLearner: optional.boolean(r.isLearner),
-  });
+const statusJson = (r: StatusResponse): Json => ({
+  header: headerJson(r.header),
+  version: omitEmpty(r.version),
+  dbSize: omitEmpty(r.dbSize),
+  leader: omitEmpty(r.leader),
+  raftIndex: omitEmpty(r.raftIndex),
+  raftTerm: omitEmpty(r.raftTerm),
+  raftAppliedIndex: omitEmpty(r.raftAppliedIndex),
+  errors: omitEmpty(r.errors),
+  dbSizeInUse: omitEmpty(r.dbSizeInUse),
+  isLearner: omitEmpty(r.isLearner),
+});
 
-const hashJson = (r: HashKVResponse): Json =>
-  object({
-    header: headerJson(r.header),
-    hash: optional.number(r.hash),
-    compact_revision: optional.number(r.compactRevision),
-  });
+const hashJson = (r: HashKVResponse): Json => ({
+  header: headerJson(r.header),
+  hash: omitEmpty(r.hash),
+  compact_revision: omitEmpty(r.compactRevision),
+});
 
-const permissionJson = (permission: Permission): Json =>
-  object({
-    permType: optional.number(permission.permType),
-    key: optional.base64(permission.key),
-    range_end: optional.base64(permission.rangeEnd),
-  });
+const permissionJson = (permission: Permission): Json => ({
+  permType: omitEmpty(permission.permType),
+  key: omitEmpty(permission.key),
+  range_end: omitEmpty(permission.rangeEnd),
+});
 
-const headerOnly = ({ header }: HeaderOnly): Json => object({ header: headerJson(header) });
-const members = (r: HeaderOnly & { readonly members: readonly Member[] }): Json =>
-  object({ header: headerJson(r.header), members: optional.list(r.members, memberJson) });
+const headerOnly = ({ header }: HeaderOnly): Json => ({ header: headerJson(header) });
+const members = (r: HeaderOnly & { readonly members: readonly Member[] }): Json => ({
+  header: headerJson(r.header),
+  members: omitEmpty(r.members.map(memberJson)),
+});
 
 /** The answers as JSON values; `hex` turns the ids of a member list into hexadecimal texts. */
 export const jsonOf: { readonly [K in keyof Answers]: (answer: Answers[K], hex: boolean) => Json } = {
@@ -130,107 +125,107 @@ export const jsonOf: { readonly [K in keyof Answers]: (answer: Answers[K], hex: 
   put: putJson,
   del: deleteJson,
   txn: txnJson,
-  watch: (r) =>
-    object({
-      Header: headerJson(r.header) ?? object({}),
-      Events: r.events ? list(r.events.map(eventJson)) : nothing,
-      CompactRevision: number(r.compactRevision),
-      Canceled: boolean(r.canceled),
-      Created: boolean(r.created),
-    }),
-  leaseGrant: (r) =>
-    object({ ...headerFields(r.header), ID: number(r.id), TTL: number(r.ttl), Error: string(r.error) }),
+  watch: (r) => ({
+    Header: headerJson(r.header) ?? {},
+    Events: r.events ? r.events.map(eventJson) : null,
+    CompactRevision: r.compactRevision,
+    Canceled: r.canceled,
+    Created: r.created,
+  }),
+  leaseGrant: (r) => ({ ...headerFields(r.header), ID: r.id, TTL: r.ttl, Error: r.error }),
   leaseRevoke: headerOnly,
-  leaseKeepAlive: (r) => object({ ...headerFields(r.header), ID: number(r.id), TTL: number(r.ttl) }),
-  leaseTimeToLive: (r) =>
-    object({
-      ...headerFields(r.header),
-      id: number(r.id),
-      ttl: number(r.ttl),
-      "granted-ttl": number(r.grantedTtl),
-      keys: r.keys.length === 0 ? nothing : list(r.keys.map(base64)),
-    }),
-  leaseList: (r) =>
-    object({ ...headerFields(r.header), leases: list(r.leases.map(({ id }) => object({ id: number(id) }))) }),
-  memberAdd: (r) =>
-    object({
-      header: headerJson(r.header),
-      member: r.member && memberJson(r.member),
-      members: optional.list(r.members, memberJson),
-    }),
+  leaseKeepAlive: (r) => ({ ...headerFields(r.header), ID: r.id, TTL: r.ttl }),
+  leaseTimeToLive: (r) => ({
+    ...headerFields(r.header),
+    id: r.id,
+    ttl: r.ttl,
+    "granted-ttl": r.grantedTtl,
+    keys: r.keys.length === 0 ? null : r.keys,
+  }),
+  leaseList: (r) => ({ ...headerFields(r.header), leases: r.leases.map(({ id }) => ({ id: id })) }),
+  memberAdd: (r) => ({
+    header: headerJson(r.header),
+    member: r.member && memberJson(r.member),
+    members: omitEmpty(r.members.map(memberJson)),
+  }),
   memberUpdate: members,
   memberRemove: members,
   memberPromote: members,
   memberList: (r, hex) => (hex ? hexMemberList(r) : members(r)),
   endpointHealth: (all) =>
-    list(
-      all.map(({ endpoint, health, took, error }) =>
-        object({
-          endpoint: string(endpoint),
-          health: boolean(health),
-          took: string(took),
-          error: optional.string(error),
-        }),
-      ),
+    all.map(({ endpoint, health, took, error }) => ({
+      endpoint: endpoint,
+      health: health,
+      took: took,
+      error: omitEmpty(error),
+    })),
+  endpointStatus: (all) => all.map(({ endpoint, status }) => ({ Endpoint: endpoint, Status: statusJson(status) })),
+  endpointHash: (all) => all.map(({ endpoint, hash }) => ({ Endpoint: endpoint, HashKV: hashJson(hash) })),
+  alarm: (r) => ({
+    header: headerJson(r.header),
+    alarms: omitEmpty(
+      r.alarms.map(({ memberId, alarm }) => ({ memberID: omitEmpty(memberId), alarm: omitEmpty(alarm) })),
     ),
-  endpointStatus: (all) =>
-    list(all.map(({ endpoint, status }) => object({ Endpoint: string(endpoint), Status: statusJson(status) }))),
-  endpointHash: (all) =>
-    list(all.map(({ endpoint, hash }) => object({ Endpoint: string(endpoint), HashKV: hashJson(hash) }))),
-  alarm: (r) =>
-    object({
-      header: headerJson(r.header),
-      alarms: optional.list(r.alarms, ({ memberId, alarm }) =>
-        object({ memberID: optional.number(memberId), alarm: optional.number(alarm) }),
-      ),
-    }),
+  }),
   moveLeader: headerOnly,
-  authStatus: (r) =>
-    object({
-      header: headerJson(r.header),
-      enabled: optional.boolean(r.enabled),
-      authRevision: optional.number(r.authRevision),
-    }),
+  authStatus: (r) => ({
+    header: headerJson(r.header),
+    enabled: omitEmpty(r.enabled),
+    authRevision: omitEmpty(r.authRevision),
+  }),
   userAdd: headerOnly,
   userDelete: headerOnly,
   userPasswd: headerOnly,
   userGrantRole: headerOnly,
   userRevokeRole: headerOnly,
-  userGet: (r) => object({ header: headerJson(r.header), roles: optional.list(r.roles, string) }),
-  userList: (r) => object({ header: headerJson(r.header), users: optional.list(r.users, string) }),
+  userGet: (r) => ({ header: headerJson(r.header), roles: omitEmpty(r.roles) }),
+  userList: (r) => ({ header: headerJson(r.header), users: omitEmpty(r.users) }),
   roleAdd: headerOnly,
   roleDelete: headerOnly,
-  roleGet: (r) => object({ header: headerJson(r.header), perm: optional.list(r.perm, permissionJson) }),
-  roleList: (r) => object({ header: headerJson(r.header), roles: optional.list(r.roles, string) }),
+  roleGet: (r) => ({ header: headerJson(r.header), perm: omitEmpty(r.perm.map(permissionJson)) }),
+  roleList: (r) => ({ header: headerJson(r.header), roles: omitEmpty(r.roles) }),
   roleGrantPermission: headerOnly,
   roleRevokePermission: headerOnly,
 };
 
-/** With --hex nothing is left out, clientURLS has a capital S, and learners are not marked: so the 3.5 tool has it. */
+/** With --hex null is left out, clientURLS has a capital S, and learners are not marked: so the 3.5 tool has it. */
 function hexMemberList(r: Answers["memberList"]): Json {
-  const texts = (values: readonly string[]): Json => (values.length === 0 ? nothing : list(values.map(string)));
-  return object({
-    header: object({
-      cluster_id: string(hexId(r.header?.clusterId ?? 0n)),
-      member_id: string(hexId(r.header?.memberId ?? 0n)),
-      raft_term: number(r.header?.raftTerm ?? 0),
-    }),
-    members: list(
-      r.members.map((member) =>
-        object({
-          ID: string(hexId(member.id)),
-          name: string(member.name),
-          peerURLs: texts(member.peerUrls),
-          clientURLS: texts(member.clientUrls),
-        }),
-      ),
-    ),
-  });
+  const texts = (values: readonly string[]): Json => (values.length === 0 ? null : values);
+  return {
+    header: {
+      cluster_id: hexId(r.header?.clusterId ?? 0n),
+      member_id: hexId(r.header?.memberId ?? 0n),
+      raft_term: r.header?.raftTerm ?? 0,
+    },
+    members: r.members.map((member) => ({
+      ID: hexId(member.id),
+      name: member.name,
+      peerURLs: texts(member.peerUrls),
+      clientURLS: texts(member.clientUrls),
+    })),
+  };
 }
+
+/** Any range of keys, a page at a time: the same text as in one piece. */
+const pagedRange: PagedRange = {
+  first(target, { header }) {
+    target.out(`{"header":${encodeJson(headerJson(header) ?? {})}`);
+  },
+  keys(target, kvs, isFirst) {
+    if (kvs.length === 0) return;
+    target.out(`${isFirst ? ',"kvs":[' : ","}${kvs.map((kv) => encodeJson(kvJson(kv))).join(",")}`);
+  },
+  last(target, { more, count }, hasKeys) {
+    target.out(`${hasKeys ? "]" : ""}${more ? ',"more":true' : ""}${count > 0 ? `,"count":${count}` : ""}}\n`);
+  },
+};
 
 const printAll = <K extends keyof Answers>(kind: K) => [
   kind,
-  (target: PrintTarget, answer: Answers[K]) => target.out(`${jsonOf[kind](answer, target.hex).json}\n`),
+  (target: PrintTarget, answer: Answers[K]) => target.out(`${encodeJson(jsonOf[kind](answer, target.hex))}\n`),
 ];
 
-export const json = Object.fromEntries((Object.keys(jsonOf) as (keyof Answers)[]).map(printAll)) as Format;
+export const json: Format = {
+  ...(Object.fromEntries((Object.keys(jsonOf) as (keyof Answers)[]).map(printAll)) as Format),
+  pagedRange,
+};

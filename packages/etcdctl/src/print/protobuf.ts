@@ -30,6 +30,12 @@ const headerMessage = (target: PrintTarget, r: HeaderOnly): void =>
   target.out(PutResponse.encode({ header: r.header }));
 
 export const protobuf: Format = {
+  // Messages put one behind the other are one message, and these pieces follow the order of its fields.
+  pagedRange: {
+    first: (target, { header: h }) => target.out(RangeResponse.encode({ header: h })),
+    keys: (target, kvs) => target.out(RangeResponse.encode({ kvs })),
+    last: (target, { more, count }) => target.out(RangeResponse.encode({ more, count })),
+  },
   get: (target, r) => target.out(RangeResponse.encode(r)),
   put: (target, r) => target.out(PutResponse.encode(r)),
   del: (target, r) => target.out(DeleteRangeResponse.encode(r)),

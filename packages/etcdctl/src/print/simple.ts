@@ -1,5 +1,6 @@
 // The format for people and shell scripts.
 import type { KeyValue, Permission } from "@etcd-ts/client/wire";
+import { noColors } from "../color.ts";
 import { fromBytes } from "../go/bytes.ts";
 import { blankHex16, hex16, hexId } from "../go/strconv.ts";
 import { prefixEnd } from "../keys.ts";
@@ -7,6 +8,11 @@ import { type Answers, enumName, eventNames, type Format, type PrintTarget } fro
 import { alarmText, hashRows, memberRows, type Rows, statusRows } from "./rows.ts";
 
 export const simple: Format = {
+  pagedRange: {
+    keys(target, kvs) {
+      for (const kv of kvs) keyValue(target, kv);
+    },
+  },
   get(target, { kvs }) {
     for (const kv of kvs) keyValue(target, kv);
   },
@@ -40,7 +46,8 @@ export const simple: Format = {
   },
   watch(target, { events }) {
     for (const event of events ?? []) {
-      target.out(`${enumName(eventNames, event.type)}\n`);
+      const name = enumName(eventNames, event.type);
+      target.out(`${event.type === 1 ? target.colors.bad(name) : target.colors.good(name)}\n`);
       if (event.prevKv) keyValue(target, event.prevKv);
       if (event.kv) keyValue(target, event.kv);
     }
@@ -118,7 +125,10 @@ export const simple: Format = {
 };
 
 function keyValue(target: PrintTarget, { key, value }: KeyValue): void {
-  if (!target.valueOnly) line(target, key);
+  if (!target.valueOnly) {
+    if (target.colors === noColors) line(target, key);
+    else target.out(`${target.colors.name(target.hex ? escaped(key) : fromBytes(key))}\n`);
+  }
   line(target, value);
 }
 

@@ -1,6 +1,7 @@
 // ASCII tables with the layout that etcdctl 3.5 draws them in. cli-table3 does the drawing (columns as wide as their
 // widest line, text measured as a terminal shows it); wrapping is done here, since its own breaks words.
 import Table from "cli-table3";
+import { type Colors, noColors } from "../color.ts";
 import type { Format, PrintTarget } from "./answers.ts";
 import { hashRows, healthRows, memberRows, type Rows, statusRows } from "./rows.ts";
 
@@ -25,7 +26,7 @@ const chars = {
 };
 
 /** The whole table, as text that ends with a newline. */
-export function renderTable({ header, rows }: Rows): string {
+export function renderTable({ header, rows }: Rows, colors: Colors = noColors): string {
   // cli-table3 draws a rule below every row; only those above and below the header and at the end belong here, so the
   // lines of all rows go in as one row of tall cells. A wrapped column is as wide as the limit, whatever its lines are.
   const cells = rows.map((row) => row.map(wrapCell));
@@ -41,7 +42,7 @@ export function renderTable({ header, rows }: Rows): string {
     return isWrapped && lines.every((line) => line.length <= CELL_COLUMNS_MAX) ? CELL_COLUMNS_MAX + 2 : null;
   });
   const table = new Table({ chars, colWidths: widths, style: { head: [], border: [] } });
-  table.push(header.map((name) => ({ content: name.toUpperCase(), hAlign: "center" as const })));
+  table.push(header.map((name) => ({ content: colors.name(name.toUpperCase()), hAlign: "center" as const })));
   if (rows.length > 0) table.push(tall.map((lines) => ({ content: lines.join("\n"), hAlign: "right" as const })));
   const text = `${table.toString()}\n`;
   return rows.length > 0 ? text : `${text}${text.slice(0, text.indexOf("\n") + 1)}`;
@@ -76,7 +77,7 @@ export function wrapCell(text: string): readonly string[] {
   return lines;
 }
 
-const drawn = (rows: Rows, target: PrintTarget): void => target.out(renderTable(rows));
+const drawn = (rows: Rows, target: PrintTarget): void => target.out(renderTable(rows, target.colors));
 
 export const table: Format = {
   memberList: (target, answer) => drawn(memberRows(answer), target),

@@ -3,7 +3,7 @@
 import type { MethodOf, WatchInit, WatchOptions } from "@etcd-ts/client";
 import type { WatchResponse } from "@etcd-ts/client/wire";
 import type { FlagSet } from "../cli/flags.ts";
-import { makeContext, runCli } from "../cli/run.ts";
+import { makeContext, runCli, type Trace } from "../cli/run.ts";
 import type { CommandContext, CtlClient } from "../context.ts";
 import { fromBytes, toBytes } from "../go/bytes.ts";
 import type { Child, ChildEnd, Io } from "../io.ts";
@@ -51,12 +51,13 @@ export async function etcdctl(words: readonly string[], options: FakeOptions = {
   const err: Uint8Array[] = [];
   const io = fakeIo(words, options, out, err, children);
   const client = fakeClient(options, calls);
-  const contextOf = (flags: FlagSet, given: Io): CommandContext => {
-    const real = makeContext(flags, given);
+  const contextOf = (flags: FlagSet, given: Io, trace?: Trace): CommandContext => {
+    const real = makeContext(flags, given, trace);
     return {
       ...real,
       async connect() {
         await real.prepare();
+        if (trace) trace.step = "call";
         const endpoints = flags.list("endpoints");
         return {
           client: Object.assign(Object.create(client) as CtlClient, { endpoints }),
