@@ -7,19 +7,21 @@
  *           -> lock -> ports
  */
 import path from "node:path";
+import { EtcdError } from "@etcd-ts/client/wire";
 import { type BoundListeners, bindListeners } from "./api/index.ts";
 import type { Config } from "./config.ts";
 import {
   type Bootstrapped,
   bootstrap,
   type EtcdServer,
+  electionTimeoutMs,
   MemberDisk,
   minLeaseTtlSeconds,
   noAuth,
-  nullTransport,
   RAFT_INFLIGHT_MAX,
   RAFT_MESSAGE_BYTES_MAX,
   requestTimeoutMs,
+  SERVER_VERSION,
   Server,
   type ServerConfig,
   type ServerObserver,
@@ -30,6 +32,7 @@ import { goDuration } from "./lib/go-format.ts";
 import type { Logger } from "./lib/log.ts";
 import type { Random } from "./lib/random.ts";
 import { Lessor } from "./lease/index.ts";
+import { HttpTransport, PeerClient } from "./transport/index.ts";
 import { MvccStore } from "./mvcc/index.ts";
 import { RawNode } from "./raft/index.ts";
 import {
@@ -60,9 +63,16 @@ export interface RunningEtcd {
   stop(): Promise<void>;
 }
 
+export interface RunningMember extends RunningEtcd {
+  readonly server: Server;
+  /** Answers the requests of other members. */
+  readonly peerHandler: HttpTransport["handler"];
+}
+
 /** A member without ports: what tests and embedders with a transport of their own start. */
-export async function startMember(config: ServerConfig, deps: BootDeps): Promise<RunningEtcd & { server: Server }> {
+export async function startMember(config: ServerConfig, deps: BootDeps): Promise<RunningMember> {
   const { logger, clock, random } = deps;
+  const dialTimeoutMs = 1000 + electionTimeoutMs(config);
   const closers: (() => Promise<void> | void)[] = [];
   // Before there is a server to stop, a disk that refuses is met by the next step of the start.
   let fail = (error: unknown): void => logger.error("the start cannot succeed", { error });
@@ -90,6 +100,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
     logger.info("opened backend db", { path: paths.backendFile, took: goDuration(clock.monotonicMs() - openedAtMs) });
 
     writeFirstAuthRevision(backend);
+    const peers = new PeerClient({ timeoutMs: dialTimeoutMs });
 
     const booted: Bootstrapped = await bootstrap({
       config,
@@ -98,6 +109,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       walDir: paths.walDir,
       snapDir: paths.snapDir,
       walOptions: { clock, logger, unsafeNoFsync: config.unsafeNoFsync },
+      fetchMembers: (urls) => peers.members(urls),
       onVersion: (version) =>
         logger.info("enabled capabilities for version", { "cluster-version": version.replace(/\.0$/, "") }),
     });
@@ -131,10 +143,30 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       inflightMessagesMax: RAFT_INFLIGHT_MAX,
       checkQuorum: true,
       preVote: config.preVote,
-      logger,
+      logger: logger.named?.("raft") ?? logger,
       random,
     });
-    const server = new Server(
+    const transport = new HttpTransport({
+      identity: {
+        memberId: cluster.localId,
+        clusterId: cluster.id,
+        serverVersion: SERVER_VERSION,
+        peerUrls: config.advertisePeerUrls,
+      },
+      sink: {
+        process: (message) => server.process(message),
+        reportUnreachable: (id) => server.reportUnreachable(id),
+        reportSnapshot: (id, ok) => server.reportSnapshot(id, ok),
+        isRemoved: (id) => server.isRemoved(id),
+      },
+      clock,
+      logger,
+      dialTimeoutMs,
+      openSnapshot: (message) => server.openRaftSnapshot(message),
+      saveDatabase: (source, index) => booted.snaps.saveDatabase(source, index),
+      onRemoved: () => server.abort(new Error("the member has been permanently removed from the cluster")),
+    });
+    const server: Server = new Server(
       {
         config,
         clock,
@@ -154,12 +186,30 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
         installSnapshot: () => Promise.reject(new Error("a snapshot came, but this member is alone")),
         observer: deps.observer,
       },
-      nullTransport,
+      transport,
     );
+    transport.serve({
+      members: () => server.members(),
+      clusterVersion: () => server.clusterVersion(),
+      isDowngradeEnabled: async (signal) => {
+        await server.linearizableReadNotify({ signal });
+        return server.isDowngradeEnabled();
+      },
+      hashKv: (revision, signal) => store.hashKv(revision, signal),
+      promoteMember: (id, signal) => server.promoteAsLeader(id, { signal }),
+      renewLease: async (id, signal) => {
+        const ttl = await server.renewAsLeader(id, { signal });
+        if (ttl === undefined) throw new EtcdError("NotPrimaryLessor");
+        if (ttl === 0) throw new EtcdError("LeaseNotFound");
+        return ttl;
+      },
+      leaseTimeToLive: (request) => server.leaseTimeToLiveAsLeader(request),
+    });
+    for (const { id, peerUrls } of booted.remotes) transport.addRemote(id, peerUrls);
     fail = (error) => server.abort(error);
     server.start();
     closers.push(() => server.stop());
-    return { server, stop: closeAll };
+    return { server, peerHandler: transport.handler, stop: closeAll };
   } catch (error) {
     await closeAll();
     throw error;
@@ -174,7 +224,7 @@ export async function startEtcd(config: Config, deps: BootDeps): Promise<Running
     const member = await startMember(config, deps);
     const { server } = member;
     try {
-      await ports.servePeers(server, undefined);
+      await ports.servePeers(server, member.peerHandler);
       await server.ready;
       await ports.serveClients(server);
     } catch (error) {

@@ -10,7 +10,7 @@ import { assert } from "../lib/assert.ts";
 import { hexId } from "../lib/bytes.ts";
 import { humanBytes } from "../lib/go-format.ts";
 import type { Logger } from "../lib/log.ts";
-import { Cluster, type ClusterOptions, encodeConfChangeContext } from "../membership/index.ts";
+import { Cluster, type ClusterOptions, encodeConfChangeContext, type Member } from "../membership/index.ts";
 import { Metadata } from "../pb/etcdserverpb.ts";
 import {
   ConfChange,
@@ -45,6 +45,10 @@ export interface BootstrapDeps {
   readonly snapDir: string;
   readonly walOptions: WalOptions;
   readonly onVersion: NonNullable<ClusterOptions["onVersion"]>;
+  /** Asks running members who is in their cluster; undefined when none of the URLs answers. */
+  fetchMembers(
+    peerUrls: readonly string[],
+  ): Promise<{ readonly clusterId: bigint; readonly members: readonly Member[] } | undefined>;
 }
 
 /** What a member starts from. The WAL is open; its new owner closes it. */
@@ -58,6 +62,8 @@ export interface Bootstrapped {
   readonly confState: ConfState;
   readonly consistentIndex: number;
   readonly isNew: boolean;
+  /** Members of the cluster that is being joined: to be talked to before the log says who they are. */
+  readonly remotes: readonly Member[];
 }
 
 /** The member cannot start; the message is for the user. */
@@ -71,8 +77,11 @@ export async function bootstrap(deps: BootstrapDeps): Promise<Bootstrapped> {
   const snaps = new SnapStore({ dir: deps.snapDir, clock: deps.walOptions.clock, logger });
   await snaps.removeTemporaries();
   const isNew = !(await walExists(walDir));
+  const remotes: Member[] = [];
   if (isNew) {
-    const wal = await createFirstWal(deps, clusterOptions);
+    const wal = config.isNewCluster
+      ? await createFirstWal(deps, clusterOptions)
+      : await joinCluster(deps, clusterOptions, remotes);
     await wal.close();
   }
 
@@ -103,7 +112,7 @@ export async function bootstrap(deps: BootstrapDeps): Promise<Bootstrapped> {
     cluster.setId(nodeId, clusterId);
     cluster.recover(snapshot?.data, backend);
     let { hardState, entries } = opened;
-    if (entries.length === 0 && snapshotIndex === 0 && hardState.term === 0) {
+    if (entries.length === 0 && snapshotIndex === 0 && hardState.term === 0 && config.isNewCluster) {
       // Stopped between the making of the log and its first entries.
       ({ hardState, entries } = await writeFirstEntries(deps, clusterOptions, opened.wal, nodeId));
     }
@@ -143,6 +152,7 @@ export async function bootstrap(deps: BootstrapDeps): Promise<Bootstrapped> {
       confState: snapshot?.metadata.confState ?? emptyConfState(),
       consistentIndex,
       isNew,
+      remotes,
     };
   } catch (error) {
     await opened.wal.close();
@@ -164,12 +174,14 @@ async function readWalError<T>(reading: Promise<T>): Promise<T> {
 
 async function createFirstWal(deps: BootstrapDeps, clusterOptions: ClusterOptions): Promise<Wal> {
   const { config } = deps;
-  if (!config.isNewCluster) {
-    throw new BootstrapError(
-      "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs",
-    );
-  }
   const { cluster, localId } = initialCluster(config, clusterOptions);
+  const others = cluster.members().filter((member) => member.id !== localId);
+  if (others.length > 0) {
+    const existing = await deps.fetchMembers(others.flatMap((member) => member.peerUrls));
+    if (existing?.members.some((member) => member.id === localId && member.clientUrls.length > 0)) {
+      throw new BootstrapError(`member ${hexId(localId)} has already been bootstrapped`);
+    }
+  }
   const metadata = Metadata.encode({ nodeId: localId, clusterId: cluster.id });
   const wal = await createWal(deps.walDir, metadata, deps.walOptions);
   try {
@@ -188,6 +200,39 @@ function initialCluster(config: ServerConfig, clusterOptions: ClusterOptions): {
   const local = cluster.memberByName(config.name);
   assert(local, "the local name is in the initial cluster");
   return { cluster, localId: local.id };
+}
+
+/**
+ * `--initial-cluster-state=existing`: ids come from the running cluster, which knows this member by its peer URLs. The
+ * log begins empty; the leader sends what is in it.
+ */
+async function joinCluster(deps: BootstrapDeps, clusterOptions: ClusterOptions, remotes: Member[]): Promise<Wal> {
+  const { config } = deps;
+  const { cluster } = initialCluster(config, clusterOptions);
+  const others = [...config.initialCluster].filter(([name]) => name !== config.name).flatMap(([, urls]) => urls);
+  const existing = await deps.fetchMembers(others);
+  if (!existing) {
+    throw new BootstrapError(
+      "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs",
+    );
+  }
+  const refuse = (reason: string) =>
+    new BootstrapError(
+      `error validating peerURLs ${existing.members.map((m) => m.peerUrls.join(",")).join(" ")}: ${reason}`,
+    );
+  const expected = cluster.members();
+  if (expected.length !== existing.members.length) throw refuse("member count is unequal");
+  let localId: bigint | undefined;
+  for (const member of existing.members) {
+    const urls = member.peerUrls.toSorted().join();
+    const own = expected.find((other) => other.peerUrls.toSorted().join() === urls);
+    if (!own) throw refuse(`unmatched member while checking PeerURLs (${member.peerUrls.join(",")})`);
+    if (own.name === config.name) localId = member.id;
+    else remotes.push(member);
+  }
+  if (localId === undefined) throw refuse("the local member is not among them");
+  const metadata = Metadata.encode({ nodeId: localId, clusterId: existing.clusterId });
+  return createWal(deps.walDir, metadata, deps.walOptions);
 }
 
 /** One entry for each member, in the order of their ids, as all members of the cluster write them. */
@@ -221,7 +266,6 @@ function verifyInitialCluster(config: ServerConfig): void {
       .flatMap(([member, urls]) => urls.map((url) => `${member}=${url}`))
       .sort()
       .join(",");
-  if (initialCluster.size === 0) throw new BootstrapError("initial cluster unset and no discovery URL found");
   const own = initialCluster.get(name);
   if (!own) {
     throw new BootstrapError(`couldn't find local name ${JSON.stringify(name)} in the initial cluster configuration`);

@@ -16,7 +16,7 @@ export type {
   RequestContext,
   SnapshotStream,
 } from "./door.ts";
-export { RAFT_INFLIGHT_MAX, RAFT_MESSAGE_BYTES_MAX } from "./limits.ts";
+export { RAFT_INFLIGHT_MAX, RAFT_MESSAGE_BYTES_MAX, SERVER_VERSION } from "./limits.ts";
 export { MemberDisk } from "./member-disk.ts";
 export { noAuth, writeFirstAuthRevision } from "./no-auth.ts";
 export { Server, type ServerDeps, type ServerObserver } from "./server.ts";

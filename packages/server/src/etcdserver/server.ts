@@ -101,7 +101,7 @@ import {
 } from "../membership/index.ts";
 import { isTxnReadOnly, isTxnSerializable, type MvccStore, type WatchHub } from "../mvcc/index.ts";
 import { InternalRaftRequest, Request } from "../pb/etcdserverpb.ts";
-import { type ConfChange, ConfChangeType, type ConfState, type Snapshot } from "../pb/raftpb.ts";
+import { type ConfChange, ConfChangeType, type ConfState, type Message, type Snapshot } from "../pb/raftpb.ts";
 import type { MemoryStorage, RawNode } from "../raft/index.ts";
 import { type Backend, exportBolt } from "../storage/index.ts";
 import { AlarmStore, alarmName } from "./apply/alarms.ts";
@@ -267,7 +267,7 @@ export class Server implements EtcdServer, TransportSink {
       catchupEntries: config.snapshotCatchupEntries,
       snapshotIndex: deps.snapshotIndex,
       v2StoreBytes: () => cluster.v2StoreBytes(),
-      snapshotsInFlight: () => 0,
+      snapshotsInFlight: () => transport.snapshotsInFlight,
       failed: (error) => this.#fail(error),
     });
     this.#apply = new ApplyLoop({
@@ -326,6 +326,9 @@ export class Server implements EtcdServer, TransportSink {
       "cluster-id": hexId(this.member.clusterId),
       "cluster-version": this.#shortClusterVersion() ?? "to_be_decided",
     });
+    for (const member of this.#cluster.members()) {
+      if (member.id !== this.member.id) this.#transport.addPeer(member.id, member.peerUrls);
+    }
     this.#loop.run().then(
       () => this.#fail(undefined),
       (error) => this.#fail(error),
@@ -515,7 +518,7 @@ export class Server implements EtcdServer, TransportSink {
     this.#logger.info("applied snapshot", fields);
   }
 
-  process(message: Parameters<TransportSink["process"]>[0]): void {
+  process(message: Message): void {
     this.#loop.process(message);
   }
 
@@ -529,6 +532,31 @@ export class Server implements EtcdServer, TransportSink {
 
   isRemoved(id: bigint): boolean {
     return this.#cluster.isRemoved(id);
+  }
+
+  /** What only the cluster's other members are told. */
+  members(): readonly Member[] {
+    return this.#cluster.members();
+  }
+
+  isDowngradeEnabled(): boolean {
+    return this.#cluster.downgradeInfo().enabled;
+  }
+
+  /**
+   * A snapshot of now for a follower that is too far behind: raft's message with the members and the place in the log
+   * that go with the database. The database may be a few entries ahead of that place; whoever installs it goes by its
+   * consistent index and does not apply them again.
+   */
+  async openRaftSnapshot(message: Message): Promise<{ readonly message: Message } & SnapshotStream> {
+    const metadata = {
+      index: this.#apply.appliedIndex,
+      term: this.#apply.appliedTerm,
+      confState: this.#apply.confState,
+    };
+    const data = this.#cluster.v2StoreBytes();
+    const image = await this.#openImage(undefined);
+    return { message: { ...message, snapshot: { data, metadata } }, ...image };
   }
 
   // State.
@@ -839,24 +867,29 @@ export class Server implements EtcdServer, TransportSink {
     return { header, id: leaseId, ttl: await this.#renew(leaseId, ctx) };
   }
 
-  /** 0 for a lease that is unknown or too late. */
-  async #renew(leaseId: bigint, ctx: RequestContext): Promise<number> {
-    const deadlineMs = this.#clock.monotonicMs() + this.#timeoutMs;
-    if (this.#loop.isLeader) {
-      if (!(await this.#isStillLeading())) throw new EtcdError("NotPrimaryLessor");
-      await this.#waitApplied();
-      for (;;) {
-        const outcome = this.#lessor.renew(leaseId);
-        if (outcome.kind === "renewed") return outcome.ttlSeconds;
-        if (outcome.kind === "unknown") return 0;
-        if (outcome.kind === "notPrimary") break;
-        if (outcome.kind === "expired") await orAborted(outcome.settled, ctx.signal);
-        else {
-          const checkpoints = [{ id: leaseId, remainingTtl: 0 }];
-          await this.#submit({ leaseCheckpoint: { checkpoints } }, undefined);
-        }
+  /** Renews as the leader: the TTL, 0 for a lease that is unknown or too late, undefined when another one leads. */
+  async renewAsLeader(leaseId: bigint, ctx: RequestContext): Promise<number | undefined> {
+    if (!this.#loop.isLeader) return undefined;
+    if (!(await this.#isStillLeading())) throw new EtcdError("NotPrimaryLessor");
+    await this.#waitApplied();
+    for (;;) {
+      const outcome = this.#lessor.renew(leaseId);
+      if (outcome.kind === "renewed") return outcome.ttlSeconds;
+      if (outcome.kind === "unknown") return 0;
+      if (outcome.kind === "notPrimary") return undefined;
+      if (outcome.kind === "expired") {
+        await orAborted(outcome.settled, ctx.signal);
+      } else {
+        const checkpoints = [{ id: leaseId, remainingTtl: 0 }];
+        await this.#submit({ leaseCheckpoint: { checkpoints } }, undefined);
       }
     }
+  }
+
+  async #renew(leaseId: bigint, ctx: RequestContext): Promise<number> {
+    const deadlineMs = this.#clock.monotonicMs() + this.#timeoutMs;
+    const renewed = await this.renewAsLeader(leaseId, ctx);
+    if (renewed !== undefined) return renewed;
     for (;;) {
       const leaderId = await this.#waitLeader(deadlineMs, ctx);
       const ttl = await this.#transport.renewLease(leaderId, leaseId, ctx.signal);
@@ -867,20 +900,8 @@ export class Server implements EtcdServer, TransportSink {
   }
 
   async leaseTimeToLive(request: LeaseTimeToLiveRequest, ctx: RequestContext): Promise<LeaseTimeToLiveResponse> {
+    if (this.#loop.isLeader) return this.leaseTimeToLiveAsLeader(request);
     const deadlineMs = this.#clock.monotonicMs() + this.#timeoutMs;
-    if (this.#loop.isLeader) {
-      await this.#waitApplied();
-      const lease = this.#lessor.lookup(request.id);
-      if (!lease) return { header: this.header(), id: request.id, ttl: -1, grantedTtl: 0, keys: [] };
-      if (!Number.isFinite(lease.remainingMs)) throw new EtcdError("LeaderChanged");
-      return {
-        header: this.header(),
-        id: request.id,
-        ttl: Math.trunc(lease.remainingMs / 1000),
-        grantedTtl: lease.grantedTtlSeconds,
-        keys: request.keys ? this.#store.keysOfLease(request.id) : [],
-      };
-    }
     for (;;) {
       const leaderId = await this.#waitLeader(deadlineMs, ctx);
       const response = await this.#transport.leaseTimeToLive(leaderId, request, ctx.signal);
@@ -888,6 +909,21 @@ export class Server implements EtcdServer, TransportSink {
       if (this.#clock.monotonicMs() >= deadlineMs) throw new EtcdError("Timeout");
       await this.#clock.sleep(50, ctx.signal);
     }
+  }
+
+  /** Only the leader knows when a lease ends. */
+  async leaseTimeToLiveAsLeader(request: LeaseTimeToLiveRequest): Promise<LeaseTimeToLiveResponse> {
+    await this.#waitApplied();
+    const lease = this.#lessor.lookup(request.id);
+    if (!lease) return { header: this.header(), id: request.id, ttl: -1, grantedTtl: 0, keys: [] };
+    if (!Number.isFinite(lease.remainingMs)) throw new EtcdError("LeaderChanged");
+    return {
+      header: this.header(),
+      id: request.id,
+      ttl: Math.trunc(lease.remainingMs / 1000),
+      grantedTtl: lease.grantedTtlSeconds,
+      keys: request.keys ? this.#store.keysOfLease(request.id) : [],
+    };
   }
 
   leaseLeases(_ctx: RequestContext): LeaseLeasesResponse {
@@ -1068,9 +1104,16 @@ export class Server implements EtcdServer, TransportSink {
       const members = await this.#transport.promoteMember(leaderId, request.id, ctx.signal);
       return { header: this.#memberHeader(), members: members.map(wireMember) };
     }
+    const members = await this.promoteAsLeader(request.id, ctx);
+    return { header: this.#memberHeader(), members: members.map(wireMember) };
+  }
+
+  /** Only the leader knows how far a learner is. */
+  async promoteAsLeader(id: bigint, ctx: RequestContext): Promise<readonly Member[]> {
+    if (!this.#loop.isLeader) throw new EtcdError("NotLeader");
     await this.#waitApplied();
     const { progress } = this.#deps.node.status();
-    const target = progress.get(request.id);
+    const target = progress.get(id);
     if (!target) throw new EtcdError("MemberNotFound");
     const leaderMatch = progress.get(this.member.id)?.match ?? 0;
     if (target.isLearner && target.match < leaderMatch * LEARNER_READY_PORTION) throw new EtcdError("LearnerNotReady");
@@ -1078,19 +1121,14 @@ export class Server implements EtcdServer, TransportSink {
       const error = new EtcdError("MemberNotEnoughStarted");
       this.#logger.warn("rejecting member promote request; not enough healthy members", {
         "local-member-id": hexId(this.member.id),
-        "requested-member-remove-id": hexId(request.id),
+        "requested-member-remove-id": hexId(id),
         error,
       });
       throw error;
     }
-    const member: Member = { id: request.id, name: "", peerUrls: [], clientUrls: [], isLearner: false };
-    const members = await this.#changeMembers(
-      ConfChangeType.ConfChangeAddNode,
-      request.id,
-      encodeConfChangeContext({ member, isPromote: true }),
-      ctx,
-    );
-    return { header: this.#memberHeader(), members: members.map(wireMember) };
+    const member: Member = { id, name: "", peerUrls: [], clientUrls: [], isLearner: false };
+    const context = encodeConfChangeContext({ member, isPromote: true });
+    return this.#changeMembers(ConfChangeType.ConfChangeAddNode, id, context, ctx);
   }
 
   async memberList(request: MemberListRequest, ctx: RequestContext): Promise<MemberListResponse> {
@@ -1175,11 +1213,15 @@ export class Server implements EtcdServer, TransportSink {
 
   async snapshot(ctx: RequestContext): Promise<SnapshotStream> {
     await this.#requireAdmin(ctx);
+    return this.#openImage(ctx.signal);
+  }
+
+  async #openImage(signal: AbortSignal | undefined): Promise<SnapshotStream> {
     const snapshot = await this.#deps.backend.openSnapshot();
     try {
       const image = await exportBolt(snapshot, {
         temporaryPath: this.#deps.snapshotPath(),
-        ...(ctx.signal ? { signal: ctx.signal } : {}),
+        ...(signal ? { signal } : {}),
       });
       return { totalBytes: image.sizeBytes, chunks: () => image.chunks(), close: () => image.close() };
     } finally {

@@ -7,6 +7,8 @@ import type { Member } from "../membership/index.ts";
 import type { Message } from "../pb/raftpb.ts";
 
 export interface Transport {
+  /** Snapshots on their way to followers. */
+  readonly snapshotsInFlight: number;
   /**
    * Sends, or drops, which raft is made for. A MsgSnap goes over the snapshot channel and its outcome comes back through
    * `reportSnapshot`.
@@ -44,6 +46,7 @@ export interface TransportSink {
 
 /** For a member that is alone in its cluster: nobody to talk to. */
 export const nullTransport: Transport = {
+  snapshotsInFlight: 0,
   send() {},
   addPeer() {},
   updatePeer() {},
