@@ -18,13 +18,12 @@ import {
   TxnRequest,
 } from "@etcd-ts/client/wire";
 import { afterEach, describe, expect, it } from "vitest";
-import { type RunningEtcd, startMember } from "../boot.ts";
-import { utf8Bytes, utf8Text } from "../lib/bytes.ts";
-import { type Clock, systemClock } from "../lib/clock.ts";
-import { silentLogger } from "../lib/log.ts";
-import { systemRandom } from "../lib/random.ts";
-import { defaultServerConfig, type ServerConfig } from "./server-config.ts";
-import type { Server } from "./server.ts";
+import { type RunningEtcd, startMember } from "./boot.ts";
+import { utf8Bytes, utf8Text } from "./lib/bytes.ts";
+import { type Clock, systemClock } from "./lib/clock.ts";
+import { silentLogger } from "./lib/log.ts";
+import { systemRandom } from "./lib/random.ts";
+import { defaultServerConfig, type Server, type ServerConfig } from "./etcdserver/index.ts";
 
 type Member = RunningEtcd & { readonly server: Server };
 
