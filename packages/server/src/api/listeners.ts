@@ -6,6 +6,7 @@ import type { EtcdServer } from "../etcdserver/index.ts";
 import type { Clock } from "../lib/clock.ts";
 import { isTlsScheme, parseEtcdUrl } from "../lib/listen-url.ts";
 import type { Logger } from "../lib/log.ts";
+import type { Family } from "../lib/metrics.ts";
 import type { Random } from "../lib/random.ts";
 import {
   type CallHooks,
@@ -237,11 +238,6 @@ export class BoundListeners {
     const { onAllPorts, onClientPorts } = this.#servicesOf(server);
     const services = [...onAllPorts, ...onClientPorts];
     this.metrics.addServices(services);
-    server.onLeaderChange((leaderId) => {
-      if (leaderId !== 0n) this.metrics.leaderChanges++;
-    });
-    // Loaded on first use otherwise, which is too late when the program's files were replaced meanwhile.
-    await import("prom-client");
     const grpc = await this.#rpcServer(services, server);
     const http: HttpDeps = {
       server,
@@ -269,6 +265,11 @@ export class BoundListeners {
       if (isPlain) logger.info("serving client traffic insecurely; this is strongly discouraged!", fields);
       if (isTls) logger.info("serving client traffic securely", fields);
     }
+  }
+
+  /** Families that are kept elsewhere, for `/metrics`. */
+  addFamilies(families: () => readonly Family[]): void {
+    this.metrics.addFamilies(families);
   }
 
   /** No new calls; the open ones have `graceMs` to end, then they are cut. */

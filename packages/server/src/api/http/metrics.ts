@@ -1,11 +1,11 @@
 /**
- * What `/metrics` shows. Hot paths only add to plain numbers; prom-client is asked for text when somebody scrapes, and
- * is not loaded before.
+ * What `/metrics` shows. Hot paths only add to plain numbers; prom-client turns them into text when somebody scrapes.
  */
 import { readdirSync, readFileSync } from "node:fs";
-import type { Registry } from "prom-client";
+import type { Metric } from "prom-client";
 import type { EtcdServer } from "../../etcdserver/index.ts";
 import { hexId } from "../../lib/bytes.ts";
+import { counter, type Family, gauge, LabelledHistograms, LabelledValues } from "../../lib/metrics.ts";
 import { ETCD_VERSION } from "../../lib/version.ts";
 import {
   type CallContext,
@@ -16,7 +16,9 @@ import {
 } from "../../rpc/index.ts";
 
 const GRPC_CODES = 17;
-const HANDLING_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+const HANDLING_BOUNDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+/** Clients choose the text of their version: do not let them fill the memory with it. */
+const CLIENT_VERSIONS_MAX = 100;
 
 const typeNames = {
   unary: "unary",
@@ -30,10 +32,8 @@ interface MethodCounts {
   started: number;
   received: number;
   sent: number;
+  /** By gRPC code. */
   readonly handled: number[];
-  readonly handlingBuckets: number[];
-  handlingCount: number;
-  handlingSum: number;
 }
 
 function countsOf(method: Pick<MethodDescriptor, "path" | "kind">): MethodCounts {
@@ -44,33 +44,44 @@ function countsOf(method: Pick<MethodDescriptor, "path" | "kind">): MethodCounts
     received: 0,
     sent: 0,
     handled: new Array<number>(GRPC_CODES).fill(0),
-    handlingBuckets: new Array<number>(HANDLING_BUCKETS.length).fill(0),
-    handlingCount: 0,
-    handlingSum: 0,
   };
 }
 
-/** Services whose series are there from the start; those of Lock and Election come with their first call. */
+/** Services whose series come with their first call; those of the others are there from the start. */
 const LAZY_SERVICES: ReadonlySet<string> = new Set(["v3lockpb.Lock", "v3electionpb.Election"]);
+
+interface CheckCounts {
+  readonly labels: { readonly type: string; readonly name: string };
+  isOk: boolean;
+  success: number;
+  error: number;
+}
 
 export class ServerMetrics {
   readonly #methods = new Map<string, MethodCounts>();
   readonly #starts = new WeakMap<CallContext, number>();
+  readonly #handling = new LabelledHistograms(HANDLING_BOUNDS);
   readonly #isExtensive: boolean;
   readonly #nowMs: () => number;
-  readonly #clientRequests = new Map<string, { type: string; version: string; count: number }>();
-  readonly #checks = new Map<string, { type: string; name: string; isOk: boolean; success: number; error: number }>();
+  readonly #clientRequests = new LabelledValues();
+  readonly #clientVersions = new Set<string>();
+  readonly #checks = new Map<string, CheckCounts>();
+  readonly #others: (() => readonly Family[])[] = [];
   #receivedBytes = 0;
   #sentBytes = 0;
   healthSuccess = 0;
   healthFailures = 0;
-  leaderChanges = 0;
   #scrapes = 0;
 
   /** `nowMs` is a monotonic clock. */
   constructor(nowMs: () => number, isExtensive: boolean) {
     this.#nowMs = nowMs;
     this.#isExtensive = isExtensive;
+  }
+
+  /** Families that are kept elsewhere; asked at every scrape. */
+  addFamilies(families: () => readonly Family[]): void {
+    this.#others.push(families);
   }
 
   addServices(services: readonly ServiceRegistration[]): void {
@@ -93,11 +104,11 @@ export class ServerMetrics {
   clientRequest(call: CallContext): void {
     const type = call.kind === "unary" ? "unary" : "stream";
     const version = call.metadata.get("client-api-version") ?? "unknown";
-    const key = `${type} ${version}`;
-    const found = this.#clientRequests.get(key);
-    if (found) found.count++;
-    // Clients choose this text: do not let them fill the memory with it.
-    else if (this.#clientRequests.size < 100) this.#clientRequests.set(key, { type, version, count: 1 });
+    if (!this.#clientVersions.has(version)) {
+      if (this.#clientVersions.size >= CLIENT_VERSIONS_MAX) return;
+      this.#clientVersions.add(version);
+    }
+    this.#clientRequests.add({ type, client_api_version: version });
   }
 
   readonly hooks: Required<Pick<CallHooks, "started" | "received" | "sent" | "ended">> = {
@@ -118,13 +129,7 @@ export class ServerMetrics {
       const code = error?.code ?? 0;
       counts.handled[code] = (counts.handled[code] ?? 0) + 1;
       const start = this.#isExtensive ? this.#starts.get(call) : undefined;
-      if (start === undefined) return;
-      const seconds = (this.#nowMs() - start) / 1000;
-      counts.handlingCount++;
-      counts.handlingSum += seconds;
-      HANDLING_BUCKETS.forEach((bound, i) => {
-        if (seconds <= bound) counts.handlingBuckets[i] = (counts.handlingBuckets[i] ?? 0) + 1;
-      });
+      if (start !== undefined) this.#handling.observe(counts.labels, (this.#nowMs() - start) / 1000);
     },
   };
 
@@ -132,7 +137,7 @@ export class ServerMetrics {
     const key = `${type} ${name}`;
     let check = this.#checks.get(key);
     if (!check) {
-      check = { type, name, isOk, success: 0, error: 0 };
+      check = { labels: { type, name }, isOk, success: 0, error: 0 };
       this.#checks.set(key, check);
     }
     check.isOk = isOk;
@@ -140,174 +145,171 @@ export class ServerMetrics {
     else check.error++;
   }
 
-  /** The text of a scrape. `registry` holds what the other rooms keep. */
-  async render(server: EtcdServer | undefined, others?: Registry): Promise<{ text: string; contentType: string }> {
-    const { Registry, Counter, Gauge, Histogram } = await import("prom-client");
+  /** The text of a scrape. */
+  async render(server: EtcdServer | undefined): Promise<{ text: string; contentType: string }> {
+    const { Registry } = await import("prom-client");
     this.#scrapes++;
     const registry = new Registry();
-    const registers = [registry];
-    const gauge = (name: string, help: string, value: number) =>
-      new Gauge({ name, help, registers }).set(Number.isFinite(value) ? value : 0);
-    const counter = (name: string, help: string, value: number) => new Counter({ name, help, registers }).inc(value);
-
-    const labelNames = ["grpc_method", "grpc_service", "grpc_type"] as const;
-    const started = new Counter({
-      name: "grpc_server_started_total",
-      help: "Total number of RPCs started on the server.",
-      labelNames,
-      registers,
-    });
-    const handled = new Counter({
-      name: "grpc_server_handled_total",
-      help: "Total number of RPCs completed on the server, regardless of success or failure.",
-      labelNames: ["grpc_code", ...labelNames],
-      registers,
-    });
-    const received = new Counter({
-      name: "grpc_server_msg_received_total",
-      help: "Total number of RPC stream messages received on the server.",
-      labelNames,
-      registers,
-    });
-    const sent = new Counter({
-      name: "grpc_server_msg_sent_total",
-      help: "Total number of gRPC stream messages sent by the server.",
-      labelNames,
-      registers,
-    });
-    for (const counts of this.#methods.values()) {
-      started.inc(counts.labels, counts.started);
-      received.inc(counts.labels, counts.received);
-      sent.inc(counts.labels, counts.sent);
-      counts.handled.forEach((count, code) => {
-        handled.inc({ grpc_code: codeName(code), ...counts.labels }, count);
-      });
-    }
-    counter(
-      "etcd_network_client_grpc_received_bytes_total",
-      "The total number of bytes received from grpc clients.",
-      this.#receivedBytes,
-    );
-    counter(
-      "etcd_network_client_grpc_sent_bytes_total",
-      "The total number of bytes sent to grpc clients.",
-      this.#sentBytes,
-    );
-    counter("etcd_server_health_success", "The total number of successful health checks", this.healthSuccess);
-    counter("etcd_server_health_failures", "The total number of failed health checks", this.healthFailures);
-    const clientRequests = new Counter({
-      name: "etcd_server_client_requests_total",
-      help: "The total number of client requests per client version.",
-      labelNames: ["type", "client_api_version"],
-      registers,
-    });
-    for (const { type, version, count } of this.#clientRequests.values()) {
-      clientRequests.inc({ type, client_api_version: version }, count);
-    }
-    const checkGauge = new Gauge({
-      name: "etcd_server_healthcheck",
-      help: "The result of each kind of healthcheck.",
-      labelNames: ["type", "name"],
-      registers,
-    });
-    const checkCounter = new Counter({
-      name: "etcd_server_healthchecks_total",
-      help: "The total number of each kind of healthcheck.",
-      labelNames: ["type", "name", "status"],
-      registers,
-    });
-    for (const { type, name, isOk, success, error } of this.#checks.values()) {
-      checkGauge.set({ type, name }, isOk ? 1 : 0);
-      if (success > 0) checkCounter.inc({ type, name, status: "success" }, success);
-      if (error > 0) checkCounter.inc({ type, name, status: "error" }, error);
-    }
-    new Gauge({
-      name: "etcd_server_version",
-      help: "Which version is running. 1 for 'server_version' label with current version.",
-      labelNames: ["server_version"],
-      registers,
-    }).set({ server_version: ETCD_VERSION }, 1);
-    counter("etcd_server_leader_changes_seen_total", "The number of leader changes seen.", this.leaderChanges);
-    if (server) this.#server(server, gauge, Gauge, registers);
-    processGauges(gauge, counter);
-    counterOfScrapes(Counter, registers, this.#scrapes);
-    let text = await registry.metrics();
-    if (this.#isExtensive) text += `\n${this.#handlingText()}`;
-    void Histogram;
-    if (others) text += `\n${await others.metrics()}`;
-    return { text: `${text.trimEnd()}\n`, contentType: registry.contentType };
+    const families = [
+      ...this.#calls(),
+      ...this.#health(),
+      ...(server ? serverFamilies(server) : []),
+      ...processFamilies(),
+      {
+        name: "promhttp_metric_handler_requests_total",
+        help: "Total number of scrapes by HTTP status code.",
+        type: "counter" as const,
+        samples: [{ labels: { code: "200" }, value: this.#scrapes }],
+      },
+      ...this.#others.flatMap((others) => others()),
+    ];
+    // As etcd: a family with labels shows up once it has a label set.
+    for (const family of families) if (family.samples.length > 0) registry.registerMetric(asMetric(family));
+    return { text: await registry.metrics(), contentType: registry.contentType };
   }
 
-  #server(
-    server: EtcdServer,
-    gauge: (name: string, help: string, value: number) => void,
-    Gauge: typeof import("prom-client").Gauge,
-    registers: Registry[],
-  ): void {
-    const view = server.raftView();
+  #calls(): Family[] {
+    const methods = [...this.#methods.values()];
+    const perMethod = (name: string, help: string, value: (counts: MethodCounts) => number): Family => ({
+      name,
+      help,
+      type: "counter",
+      samples: methods.map((counts) => ({ labels: counts.labels, value: value(counts) })),
+    });
+    const families: Family[] = [
+      perMethod("grpc_server_started_total", "Total number of RPCs started on the server.", ({ started }) => started),
+      {
+        name: "grpc_server_handled_total",
+        help: "Total number of RPCs completed on the server, regardless of success or failure.",
+        type: "counter",
+        samples: methods.flatMap(({ labels, handled }) =>
+          handled.map((value, code) => ({ labels: { grpc_code: codeName(code), ...labels }, value })),
+        ),
+      },
+      perMethod(
+        "grpc_server_msg_received_total",
+        "Total number of RPC stream messages received on the server.",
+        ({ received }) => received,
+      ),
+      perMethod(
+        "grpc_server_msg_sent_total",
+        "Total number of gRPC stream messages sent by the server.",
+        ({ sent }) => sent,
+      ),
+      counter(
+        "etcd_network_client_grpc_received_bytes_total",
+        "The total number of bytes received from grpc clients.",
+        this.#receivedBytes,
+      ),
+      counter(
+        "etcd_network_client_grpc_sent_bytes_total",
+        "The total number of bytes sent to grpc clients.",
+        this.#sentBytes,
+      ),
+      this.#clientRequests.family(
+        "counter",
+        "etcd_server_client_requests_total",
+        "The total number of client requests per client version.",
+      ),
+    ];
+    if (this.#isExtensive) {
+      families.push(
+        this.#handling.family(
+          "grpc_server_handling_seconds",
+          "Histogram of response latency (seconds) of gRPC that had been application-level handled by the server.",
+        ),
+      );
+    }
+    return families;
+  }
+
+  #health(): Family[] {
+    const checks = [...this.#checks.values()];
+    return [
+      counter("etcd_server_health_success", "The total number of successful health checks", this.healthSuccess),
+      counter("etcd_server_health_failures", "The total number of failed health checks", this.healthFailures),
+      {
+        name: "etcd_server_healthcheck",
+        help: "The result of each kind of healthcheck.",
+        type: "gauge",
+        samples: checks.map(({ labels, isOk }) => ({ labels, value: isOk ? 1 : 0 })),
+      },
+      {
+        name: "etcd_server_healthchecks_total",
+        help: "The total number of each kind of healthcheck.",
+        type: "counter",
+        samples: checks.flatMap(({ labels, success, error }) =>
+          [
+            { labels: { ...labels, status: "success" }, value: success },
+            { labels: { ...labels, status: "error" }, value: error },
+          ].filter(({ value }) => value > 0),
+        ),
+      },
+    ];
+  }
+}
+
+/** A metric of prom-client whose numbers are kept by us: its registry asks for nothing but this. */
+function asMetric({ name, help, type, samples }: Family): Metric {
+  const values = samples.map(({ suffix, labels, value }) => ({
+    metricName: suffix === undefined ? name : name + suffix,
+    labels: labels ?? {},
+    value,
+  }));
+  const metric = { name, help, type, get: async () => ({ name, help, type, values, aggregator: "sum" }) };
+  return metric as unknown as Metric;
+}
+
+function labelled(name: string, help: string, label: string, text: string): Family {
+  return { name, help, type: "gauge", samples: [{ labels: { [label]: text }, value: 1 }] };
+}
+
+function serverFamilies(server: EtcdServer): Family[] {
+  const view = server.raftView();
+  const yes = (isSo: boolean) => (isSo ? 1 : 0);
+  const families = [
+    labelled(
+      "etcd_server_version",
+      "Which version is running. 1 for 'server_version' label with current version.",
+      "server_version",
+      ETCD_VERSION,
+    ),
+    labelled(
+      "etcd_server_id",
+      "Server or member ID in hexadecimal format. 1 for 'server_id' label with current ID.",
+      "server_id",
+      hexId(server.member.id),
+    ),
     gauge(
       "etcd_server_has_leader",
       "Whether or not a leader exists. 1 is existence, 0 is not.",
-      view.leaderId === 0n ? 0 : 1,
-    );
-    gauge(
-      "etcd_server_is_leader",
-      "Whether or not this member is a leader. 1 if is, 0 otherwise.",
-      view.isLeader ? 1 : 0,
-    );
+      yes(view.leaderId !== 0n),
+    ),
+    gauge("etcd_server_is_leader", "Whether or not this member is a leader. 1 if is, 0 otherwise.", yes(view.isLeader)),
     gauge(
       "etcd_server_is_learner",
       "Whether or not this member is a learner. 1 if is, 0 otherwise.",
-      view.isLearner ? 1 : 0,
-    );
+      yes(view.isLearner),
+    ),
     gauge(
       "etcd_server_proposals_committed_total",
       "The total number of consensus proposals committed.",
       view.committedIndex,
+    ),
+    gauge("etcd_server_proposals_applied_total", "The total number of consensus proposals applied.", view.appliedIndex),
+  ];
+  const clusterVersion = server.clusterVersion();
+  if (clusterVersion) {
+    families.push(
+      labelled(
+        "etcd_cluster_version",
+        "Which version is running. 1 for 'cluster_version' label with current cluster version",
+        "cluster_version",
+        clusterVersion.split(".").slice(0, 2).join("."),
+      ),
     );
-    gauge("etcd_server_proposals_applied_total", "The total number of consensus proposals applied.", view.appliedIndex);
-    new Gauge({
-      name: "etcd_server_id",
-      help: "Server or member ID in hexadecimal format. 1 for 'server_id' label with current ID.",
-      labelNames: ["server_id"],
-      registers,
-    }).set({ server_id: hexId(server.member.id) }, 1);
-    const clusterVersion = server.clusterVersion();
-    const versions = new Gauge({
-      name: "etcd_cluster_version",
-      help: "Which version is running. 1 for 'cluster_version' label with current cluster version",
-      labelNames: ["cluster_version"],
-      registers,
-    });
-    if (clusterVersion) versions.set({ cluster_version: clusterVersion.split(".").slice(0, 2).join(".") }, 1);
   }
-
-  #handlingText(): string {
-    const name = "grpc_server_handling_seconds";
-    const lines = [
-      `# HELP ${name} Histogram of response latency (seconds) of gRPC that had been application-level handled by the server.`,
-      `# TYPE ${name} histogram`,
-    ];
-    for (const { labels, handlingBuckets, handlingCount, handlingSum } of this.#methods.values()) {
-      if (handlingCount === 0) continue;
-      const common = `grpc_method="${labels.grpc_method}",grpc_service="${labels.grpc_service}",grpc_type="${labels.grpc_type}"`;
-      HANDLING_BUCKETS.forEach((bound, i) => {
-        lines.push(`${name}_bucket{${common},le="${bound}"} ${handlingBuckets[i]}`);
-      });
-      lines.push(`${name}_bucket{${common},le="+Inf"} ${handlingCount}`);
-      lines.push(`${name}_sum{${common}} ${handlingSum}`, `${name}_count{${common}} ${handlingCount}`);
-    }
-    return lines.join("\n");
-  }
-}
-
-function counterOfScrapes(Counter: typeof import("prom-client").Counter, registers: Registry[], count: number): void {
-  new Counter({
-    name: "promhttp_metric_handler_requests_total",
-    help: "Total number of scrapes by HTTP status code.",
-    labelNames: ["code"],
-    registers,
-  }).inc({ code: "200" }, count);
+  return families;
 }
 
 /** Soft limit and count of open files, from /proc; undefined where there is none. */
@@ -320,45 +322,41 @@ export function fileDescriptors(): { readonly used: number; readonly limit: numb
   }
 }
 
-const startedAtSeconds = process.hrtime.bigint();
-
-/** The `process_*` families that Prometheus' own clients have. */
-function processGauges(
-  gauge: (name: string, help: string, value: number) => void,
-  counter: (name: string, help: string, value: number) => void,
-): void {
+/** The `process_*` families that Prometheus' own clients have. Those that need /proc are left out without it. */
+function processFamilies(): Family[] {
   const usage = process.resourceUsage();
-  counter(
-    "process_cpu_seconds_total",
-    "Total user and system CPU time spent in seconds.",
-    (usage.userCPUTime + usage.systemCPUTime) / 1e6,
-  );
-  gauge("process_resident_memory_bytes", "Resident memory size in bytes.", process.memoryUsage.rss());
-  gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.", startTimeSeconds());
+  const families = [
+    counter(
+      "process_cpu_seconds_total",
+      "Total user and system CPU time spent in seconds.",
+      (usage.userCPUTime + usage.systemCPUTime) / 1e6,
+    ),
+    gauge("process_resident_memory_bytes", "Resident memory size in bytes.", process.memoryUsage.rss()),
+  ];
   const files = fileDescriptors();
   if (files) {
-    gauge("process_open_fds", "Number of open file descriptors.", files.used);
-    gauge("process_max_fds", "Maximum number of open file descriptors.", files.limit);
-    gauge("os_fd_used", "The number of used file descriptors.", files.used);
-    gauge("os_fd_limit", "The file descriptor limit.", files.limit);
+    families.push(
+      gauge("process_open_fds", "Number of open file descriptors.", files.used),
+      gauge("process_max_fds", "Maximum number of open file descriptors.", files.limit),
+      gauge("os_fd_used", "The number of used file descriptors.", files.used),
+      gauge("os_fd_limit", "The file descriptor limit.", files.limit),
+    );
   }
-  try {
-    const virtual = /^VmSize:\s+(\d+) kB/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1];
-    if (virtual) gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", Number(virtual) * 1024);
-    gauge("process_virtual_memory_max_bytes", "Maximum amount of virtual memory available in bytes.", -1);
-  } catch {
-    // No /proc here.
-  }
-}
-
-/** From /proc: boot time and the ticks at which the process began. */
-function startTimeSeconds(): number {
   try {
     const boot = Number(/^btime (\d+)/m.exec(readFileSync("/proc/stat", "utf8"))?.[1]);
     const stat = readFileSync("/proc/self/stat", "utf8");
+    // After the program's name, which may hold blanks: field 20 is the start in ticks since boot, 21 the memory.
     const fields = stat.substring(stat.lastIndexOf(")") + 2).split(" ");
-    return boot + Number(fields[19]) / 100;
+    families.push(
+      gauge(
+        "process_start_time_seconds",
+        "Start time of the process since unix epoch in seconds.",
+        boot + Number(fields[19]) / 100,
+      ),
+      gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", Number(fields[20])),
+    );
   } catch {
-    return Number(startedAtSeconds) / 1e9;
+    // No /proc here.
   }
+  return families;
 }
