@@ -650,8 +650,8 @@ export class Server implements EtcdServer, TransportSink {
   }
 
   async #submitV2(request: { method: string; path: string; val: string }): Promise<void> {
-    const refusal = this.#refuseOverload();
-    if (refusal) throw refusal;
+    // Not held against the lag of apply: after a restart, replaying the log is what a member publishes itself behind.
+    if (this.#stopping) throw new EtcdError("Stopped");
     const suffix = this.#ids.next();
     const applied = this.#pending.register(suffix);
     this.#loop.propose({
