@@ -3,7 +3,7 @@ import type { CommandContext } from "../context.ts";
 import { ERROR, ExitError, SUCCESS } from "../exit.ts";
 import type { Io } from "../io.ts";
 import { consoleLogger, logFatal } from "../log.ts";
-import { type CommandPath, type CommandSpec, commandOf, nameOf } from "./command.ts";
+import { type CommandPath, type CommandSpec, commandOf } from "./command.ts";
 import { FlagError, FlagSet } from "./flags.ts";
 import { helpText } from "./help.ts";
 import { globalFlags, helpFlag, root } from "./tree.ts";
@@ -106,5 +106,3 @@ function firstArgument(words: readonly string[], flags: FlagSet): number {
   }
   return words.length;
 }
-
-export { nameOf };
