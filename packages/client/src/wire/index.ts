@@ -15,6 +15,7 @@ export * from "./gen/kv.gen.ts";
 export * from "./gen/lock.gen.ts";
 export * from "./gen/rpc.gen.ts";
 export {
+  bytesString,
   type Codec,
   decodeWith,
   EMPTY_BYTES,
@@ -26,6 +27,7 @@ export {
   Reader,
   readAgain,
   type ScalarType,
+  stringBytes,
   WireError,
   Writer,
 } from "./runtime.ts";

@@ -515,6 +515,18 @@ export function decodeWith<T>(codec: Codec<T>, bytes: Uint8Array): T {
   return codec.read(reader, reader.limit);
 }
 
+/** The bytes that a string field with this text has on the wire. */
+export function stringBytes(text: string): Uint8Array {
+  return /\p{Surrogate}/u.test(text) ? encodeBroken(text) : Buffer.from(text, "utf8");
+}
+
+/** The text of a string field with these bytes; the inverse of {@link stringBytes}. */
+export function bytesString(bytes: Uint8Array): string {
+  return isUtf8(bytes)
+    ? Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("utf8")
+    : decodeBroken(bytes);
+}
+
 /** UTF-8 where it is UTF-8, lone surrogates for the bytes that are not. */
 function decodeBroken(bytes: Uint8Array): string {
   let text = "";
