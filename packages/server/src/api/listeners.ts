@@ -11,6 +11,7 @@ import type { Random } from "../lib/random.ts";
 import {
   type CallHooks,
   createGrpcJsServer,
+  createNativeServer,
   type HttpHandler,
   OnePortListener,
   type RpcServer,
@@ -163,7 +164,8 @@ export class BoundListeners {
   async #rpcServer(services: readonly ServiceRegistration[], server: EtcdServer): Promise<RpcServer> {
     const { clock, logger, onFatal } = this.#deps;
     const config = this.#config;
-    const created = await createGrpcJsServer({
+    const create = config.grpcTransport === "native" ? createNativeServer : createGrpcJsServer;
+    const created = await create({
       services,
       limits: {
         requestBytesMax: config.maxRequestBytes + GRPC_OVERHEAD_BYTES,

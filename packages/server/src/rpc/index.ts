@@ -31,6 +31,7 @@ export {
   type TlsAcceptor,
 } from "./listener.ts";
 export { createGrpcJsServer } from "./grpc-js-transport.ts";
+export { createNativeServer } from "./http2/transport.ts";
 export type { RpcKeepAlive, RpcLimits, RpcServer, RpcServerOptions } from "./server.ts";
 export { canceledError, codeName, deadlineError, StatusError, statusOf, tooLargeMessage } from "./status.ts";
 export { type SelfSignedOptions, selfSignedFiles } from "./self-signed.ts";

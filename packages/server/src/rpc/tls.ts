@@ -225,7 +225,9 @@ export function createTlsAcceptor(options: TlsAcceptorOptions): TlsAcceptor {
         secureContext,
         requestCert: wantsCertificate,
         rejectUnauthorized: false,
-        ALPNProtocols: ["h2", "http/1.1"],
+        // The first of ours that the client offers too: gRPC offers only h2, while curl and browsers, which offer both,
+        // want the gateway and the health pages.
+        ALPNProtocols: ["http/1.1", "h2"],
       });
       const onError = (error: Error) => reject(raw, secure, handshakeText(error));
       secure.once("error", onError);

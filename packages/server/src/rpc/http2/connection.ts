@@ -148,6 +148,7 @@ export class ServerStream {
   queuedBytes = 0;
   /** Trailers to follow the queue. */
   trailers: Buffer | undefined;
+  mayReset = false;
   isWaiting = false;
   hasHeaders = false;
   needsDrain = false;
@@ -660,19 +661,21 @@ export class ServerConnection {
       // Trailers only: an error before any message, or an empty stream.
       stream.hasHeaders = true;
       const all = [":status", "200", "content-type", "application/grpc", ...(fields ?? ["grpc-status", "0"])];
-      this.#finish(stream, this.#encoder.other(fields?.[0] === ":status" ? fields : all));
+      this.#finish(stream, this.#encoder.other(fields?.[0] === ":status" ? fields : all), fields !== undefined);
       return;
     }
     // Blocks must leave in the order in which they were made, so one that has to wait keeps no memory of the table.
+    stream.mayReset = fields !== undefined;
     if (stream.queuedBytes > 0) stream.trailers = trailersToWait(fields);
-    else this.#finish(stream, fields ? this.#encoder.other(fields) : this.#encoder.trailers());
+    else this.#finish(stream, fields ? this.#encoder.other(fields) : this.#encoder.trailers(), fields !== undefined);
   }
 
-  #finish(stream: ServerStream, block: Buffer): void {
+  /** `mayReset`: a client that is still sending may stop. After a good answer its end is under way anyhow. */
+  #finish(stream: ServerStream, block: Buffer, mayReset: boolean): void {
     this.#writer.headers(stream.id, block, true, this.#peerFrameBytes);
     this.#hasSentSincePing = true;
     this.#flushSoon();
-    if (!stream.isRemoteEnded) {
+    if (!stream.isRemoteEnded && mayReset) {
       // The answer is complete and the rest of the request of no interest (RFC 9113 section 8.1).
       this.#writer.reset(stream.id, ErrorCode.NoError);
       stream.isRemoteEnded = true;
@@ -741,7 +744,7 @@ export class ServerConnection {
         const { trailers } = stream;
         if (trailers) {
           stream.trailers = undefined;
-          this.#finish(stream, trailers);
+          this.#finish(stream, trailers, stream.mayReset);
         }
       }
       if (stream.needsDrain && stream.queuedBytes <= STREAM_QUEUE_BYTES) {
