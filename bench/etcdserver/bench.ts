@@ -14,6 +14,7 @@ export interface BenchOptions {
   readonly seconds: number;
   readonly valueBytes: number;
   readonly keys: number;
+  readonly only: string | undefined;
 }
 
 export async function bench(options: BenchOptions): Promise<void> {
@@ -39,6 +40,7 @@ export async function bench(options: BenchOptions): Promise<void> {
     "serializable read": () => server.rangeEncoded(RangeRequest.create({ key: key(), serializable: true }), {}),
   };
   for (const [name, operation] of Object.entries(operations)) {
+    if (options.only !== undefined && options.only !== name) continue;
     for (const clients of options.clients) {
       const latencies: number[] = [];
       const cpu = process.cpuUsage();

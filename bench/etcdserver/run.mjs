@@ -2,7 +2,7 @@
 // WAL, apply and mvcc cost together.
 //
 //   node bench/etcdserver/run.mjs [--clients 1,10,100,1000] [--seconds 3] [--value 300] [--keys 100000] [--dir DIR]
-//                                 [--profile]
+//                                 [--only put|read|"serializable read"] [--profile]
 //
 // Prints one line for each number of concurrent callers. The data dir is temporary unless --dir names its parent; take
 // one on the disk that is to be measured. --profile writes a CPU profile to the working directory.
@@ -50,6 +50,7 @@ try {
     seconds: Number(argument("seconds", "3")),
     valueBytes: Number(argument("value", "300")),
     keys: Number(argument("keys", "100000")),
+    only: argument("only", undefined),
   });
 } finally {
   if (session) {

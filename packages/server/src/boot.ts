@@ -6,6 +6,8 @@
  *   stop    clients (with time to finish) -> leadership handed over -> raft loop, apply, jobs -> WAL -> store -> backend
  *           -> lock -> ports
  */
+import { statfsSync } from "node:fs";
+import os from "node:os";
 import path from "node:path";
 import { EtcdError } from "@etcd-ts/client/wire";
 import { type BoundListeners, bindListeners } from "./api/index.ts";
@@ -24,15 +26,16 @@ import {
   SERVER_VERSION,
   Server,
   type ServerConfig,
-  type ServerObserver,
   writeFirstAuthRevision,
 } from "./etcdserver/index.ts";
 import type { Clock } from "./lib/clock.ts";
 import { goDuration } from "./lib/go-format.ts";
 import type { Logger } from "./lib/log.ts";
 import type { Random } from "./lib/random.ts";
+import { ETCD_VERSION, OWN_VERSION } from "./lib/version.ts";
 import { Lessor } from "./lease/index.ts";
 import { HttpTransport, PeerClient } from "./transport/index.ts";
+import { MemberMetrics } from "./metrics.ts";
 import { MvccStore } from "./mvcc/index.ts";
 import { RawNode } from "./raft/index.ts";
 import {
@@ -44,6 +47,7 @@ import {
   openBackend,
   prepareDataDir,
   systemFiles,
+  walExists,
 } from "./storage/index.ts";
 
 export interface BootDeps {
@@ -52,7 +56,6 @@ export interface BootDeps {
   readonly random: Random;
   /** Memory can no longer be trusted, or the disk refuses: the process must end. */
   readonly onFatal: (error: unknown) => void;
-  readonly observer?: ServerObserver | undefined;
   /** For tests without worker threads. */
   readonly backendCommits?: BackendOptions["commits"];
 }
@@ -65,6 +68,7 @@ export interface RunningEtcd {
 
 export interface RunningMember extends RunningEtcd {
   readonly server: Server;
+  readonly metrics: MemberMetrics;
   /** Answers the requests of other members. */
   readonly peerHandler: HttpTransport["handler"];
 }
@@ -72,12 +76,22 @@ export interface RunningMember extends RunningEtcd {
 /** A member without ports: what tests and embedders with a transport of their own start. */
 export async function startMember(config: ServerConfig, deps: BootDeps): Promise<RunningMember> {
   const { logger, clock, random } = deps;
+  const metrics = new MemberMetrics();
   const dialTimeoutMs = 1000 + electionTimeoutMs(config);
   const closers: (() => Promise<void> | void)[] = [];
   // Before there is a server to stop, a disk that refuses is met by the next step of the start.
   let fail = (error: unknown): void => logger.error("the start cannot succeed", { error });
+  /** Everything is closed, whatever refuses; that one of them did is told at the end. */
   const closeAll = async () => {
-    for (const close of closers.splice(0).reverse()) await close();
+    let refusal: unknown;
+    for (const close of closers.splice(0).reverse()) {
+      try {
+        await close();
+      } catch (error) {
+        refusal ??= error;
+      }
+    }
+    if (refusal !== undefined) logger.warn("failed to close the member in good order", { error: refusal });
   };
   try {
     const paths = dataDirPaths(config.dataDir, config.walDir);
@@ -90,11 +104,12 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       path: paths.backendFile,
       clock,
       logger,
-      onFatal: (error) => fail(error),
+      onFatal: (error) => fail(diskError(paths.backendFile, error)),
       unsafeNoFsync: config.unsafeNoFsync,
       batchIntervalMs: config.backendBatchIntervalMs,
       batchOperationsMax: config.backendBatchLimit,
       commits: deps.backendCommits,
+      observer: metrics.backend,
     });
     closers.push(() => backend.close());
     logger.info("opened backend db", { path: paths.backendFile, took: goDuration(clock.monotonicMs() - openedAtMs) });
@@ -108,13 +123,15 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       backend,
       walDir: paths.walDir,
       snapDir: paths.snapDir,
-      walOptions: { clock, logger, unsafeNoFsync: config.unsafeNoFsync },
+      walOptions: { clock, logger, unsafeNoFsync: config.unsafeNoFsync, observer: metrics.wal },
+      snapObserver: metrics.snap,
       fetchMembers: (urls) => peers.members(urls),
       onVersion: (version) =>
         logger.info("enabled capabilities for version", { "cluster-version": version.replace(/\.0$/, "") }),
     });
     closers.push(() => booted.wal.close());
     const { cluster, storage } = booted;
+    metrics.setLocalId(cluster.localId);
 
     const lessor = Lessor.open(backend, {
       clock,
@@ -161,6 +178,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       },
       clock,
       logger,
+      observer: metrics.transport,
       dialTimeoutMs,
       openSnapshot: (message) => server.openRaftSnapshot(message),
       saveDatabase: (source, index) => booted.snaps.saveDatabase(source, index),
@@ -184,7 +202,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
         consistentIndex: booted.consistentIndex,
         snapshotPath: () => path.join(paths.snapDir, `tmp-${random.bits64().toString(16)}.db`),
         installSnapshot: () => Promise.reject(new Error("a snapshot came, but this member is alone")),
-        observer: deps.observer,
+        observer: metrics.server,
       },
       transport,
     );
@@ -206,10 +224,11 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       leaseTimeToLive: (request) => server.leaseTimeToLiveAsLeader(request),
     });
     for (const { id, peerUrls } of booted.remotes) transport.addRemote(id, peerUrls);
+    metrics.attach({ server, store, backend, quotaBytes: server.quotaBytes });
     fail = (error) => server.abort(error);
     server.start();
     closers.push(() => server.stop());
-    return { server, peerHandler: transport.handler, stop: closeAll };
+    return { server, metrics, peerHandler: transport.handler, stop: closeAll };
   } catch (error) {
     await closeAll();
     throw error;
@@ -220,9 +239,11 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
 export async function startEtcd(config: Config, deps: BootDeps): Promise<RunningEtcd> {
   const { clock, random, logger, onFatal } = deps;
   const ports = await bindListeners(config, { clock, random, logger, onFatal });
+  logger.info("starting an etcd server", await describe(config));
   try {
     const member = await startMember(config, deps);
     const { server } = member;
+    ports.addFamilies(() => member.metrics.families());
     try {
       await ports.servePeers(server, member.peerHandler);
       await server.ready;
@@ -252,6 +273,74 @@ async function stop(config: Config, member: RunningEtcd, ports: BoundListeners, 
   await member.stop();
   ports.close();
   logger.info("closed etcd server", fields);
+}
+
+/** The effective configuration, as etcd's log tells it. */
+async function describe(config: Config): Promise<Record<string, unknown>> {
+  const { memberDir, walDir } = dataDirPaths(config.dataDir, config.walDir);
+  return {
+    "etcd-version": ETCD_VERSION,
+    "git-sha": `etcd-ts-${OWN_VERSION}`,
+    "go-version": `node${process.versions.node}`,
+    "go-os": process.platform,
+    "go-arch": process.arch === "x64" ? "amd64" : process.arch,
+    "max-cpu-set": os.availableParallelism(),
+    "max-cpu-available": os.cpus().length,
+    "member-initialized": await walExists(walDir),
+    name: config.name,
+    "data-dir": config.dataDir,
+    "wal-dir": config.walDir ?? "",
+    "wal-dir-dedicated": config.walDir ?? "",
+    "member-dir": memberDir,
+    "force-new-cluster": config.forceNewCluster,
+    "heartbeat-interval": goDuration(config.tickMs),
+    "election-timeout": goDuration(electionTimeoutMs(config)),
+    "initial-election-tick-advance": config.initialElectionTickAdvance,
+    "snapshot-count": config.snapshotCount,
+    "max-wals": config.maxWalFiles,
+    "max-snapshots": config.maxSnapshotFiles,
+    "snapshot-catchup-entries": config.snapshotCatchupEntries,
+    "initial-advertise-peer-urls": config.advertisePeerUrls,
+    "listen-peer-urls": config.listenPeerUrls,
+    "advertise-client-urls": config.advertiseClientUrls,
+    "listen-client-urls": config.listenClientUrls,
+    "listen-metrics-urls": config.listenMetricsUrls,
+    cors: config.cors,
+    "host-whitelist": config.hostWhitelist,
+    "initial-cluster": config.initialClusterText,
+    "initial-cluster-state": config.isNewCluster ? "new" : "existing",
+    "initial-cluster-token": config.initialClusterToken,
+    "quota-backend-bytes": config.quotaBackendBytes,
+    "max-request-bytes": config.maxRequestBytes,
+    "max-concurrent-streams": config.maxConcurrentStreams,
+    "pre-vote": config.preVote,
+    "initial-corrupt-check": config.initialCorruptCheck,
+    "corrupt-check-time-interval": goDuration(config.corruptCheckIntervalMs),
+    "compact-check-time-enabled": config.compactHashCheck,
+    "compact-check-time-interval": goDuration(config.compactHashCheckIntervalMs),
+    "auto-compaction-mode": config.autoCompactionMode,
+    "auto-compaction-retention":
+      config.autoCompactionMode === "periodic"
+        ? goDuration(config.autoCompactionRetention)
+        : String(config.autoCompactionRetention),
+    "auto-compaction-interval":
+      config.autoCompactionMode === "periodic" ? goDuration(config.autoCompactionRetention) : "",
+    "discovery-url": config.discoveryUrl,
+    "discovery-proxy": "",
+    "downgrade-check-interval": goDuration(config.downgradeCheckIntervalMs),
+  };
+}
+
+/** Why a commit failed, in words that help: LMDB calls a full disk an input/output error. */
+function diskError(file: string, error: Error): Error {
+  let reason = error.message;
+  try {
+    const { bavail } = statfsSync(file);
+    if (bavail === 0) reason = "no space left on device";
+  } catch {
+    // The message will do.
+  }
+  return new Error(`failed to commit to ${file}: ${reason}`, { cause: error });
 }
 
 /** The data dir of a real etcd that was stopped: its database is taken over once, and left as it is. */

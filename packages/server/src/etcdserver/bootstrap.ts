@@ -27,6 +27,7 @@ import {
   createWal,
   openWal,
   readConsistentIndex,
+  type SnapObserver,
   SnapStore,
   validSnapshots,
   type Wal,
@@ -44,6 +45,7 @@ export interface BootstrapDeps {
   readonly walDir: string;
   readonly snapDir: string;
   readonly walOptions: WalOptions;
+  readonly snapObserver?: SnapObserver | undefined;
   readonly onVersion: NonNullable<ClusterOptions["onVersion"]>;
   /** Asks running members who is in their cluster; undefined when none of the URLs answers. */
   fetchMembers(
@@ -74,7 +76,7 @@ export class BootstrapError extends Error {
 export async function bootstrap(deps: BootstrapDeps): Promise<Bootstrapped> {
   const { config, logger, backend, walDir } = deps;
   const clusterOptions: ClusterOptions = { logger, serverVersion: SERVER_VERSION, onVersion: deps.onVersion };
-  const snaps = new SnapStore({ dir: deps.snapDir, clock: deps.walOptions.clock, logger });
+  const snaps = new SnapStore({ dir: deps.snapDir, clock: deps.walOptions.clock, logger, observer: deps.snapObserver });
   await snaps.removeTemporaries();
   const isNew = !(await walExists(walDir));
   const remotes: Member[] = [];

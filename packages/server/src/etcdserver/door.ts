@@ -88,6 +88,8 @@ export interface RequestContext {
   readonly token?: string | undefined;
   /** The subject CN of a verified client certificate. */
   readonly certCommonName?: string | undefined;
+  /** The member asks on its own behalf, and may do everything. Never set for a call that came over a connection. */
+  readonly asRoot?: true | undefined;
 }
 
 /** The image of the whole backend as etcd's `.db` file. Whoever asked for it closes it. */
@@ -141,6 +143,8 @@ export interface EtcdServer {
   raftView(): RaftView;
   /** "3.5.0", or undefined while the members have not agreed on one ("not_decided" over HTTP). */
   clusterVersion(): string | undefined;
+  /** Of users, roles and permissions; rises with each change of them. */
+  authRevision(): number;
   alarms(): readonly AlarmView[];
   /** When the current absence of a leader began, on the monotonic clock; undefined while there is one. */
   leaderLostSinceMs(): number | undefined;
@@ -158,15 +162,15 @@ export interface EtcdServer {
   compact(request: CompactionRequest, ctx: RequestContext): Promise<CompactionResponse>;
 
   readonly watch: WatchHub;
-  /** Throws unless the caller may watch [key, rangeEnd). */
-  checkWatchPermission(key: Uint8Array, rangeEnd: Uint8Array, ctx: RequestContext): void;
+  /** Throws, or rejects, unless the caller may watch the range, written as in requests. */
+  checkWatchPermission(key: Uint8Array, rangeEnd: Uint8Array, ctx: RequestContext): void | Promise<void>;
 
   leaseGrant(request: LeaseGrantRequest, ctx: RequestContext): Promise<LeaseGrantResponse>;
   leaseRevoke(request: LeaseRevokeRequest, ctx: RequestContext): Promise<LeaseRevokeResponse>;
   /** One message of the keep-alive stream; an unknown lease answers TTL 0. */
   leaseKeepAlive(leaseId: bigint, ctx: RequestContext): Promise<LeaseKeepAliveResponse>;
   leaseTimeToLive(request: LeaseTimeToLiveRequest, ctx: RequestContext): Promise<LeaseTimeToLiveResponse>;
-  leaseLeases(ctx: RequestContext): LeaseLeasesResponse;
+  leaseLeases(ctx: RequestContext): Promise<LeaseLeasesResponse>;
 
   memberAdd(request: MemberAddRequest, ctx: RequestContext): Promise<MemberAddResponse>;
   memberRemove(request: MemberRemoveRequest, ctx: RequestContext): Promise<MemberRemoveResponse>;
@@ -175,8 +179,9 @@ export interface EtcdServer {
   memberList(request: MemberListRequest, ctx: RequestContext): Promise<MemberListResponse>;
 
   alarm(request: AlarmRequest, ctx: RequestContext): Promise<AlarmResponse>;
-  status(ctx: RequestContext): StatusResponse;
-  defragment(ctx: RequestContext): Promise<DefragmentResponse>;
+  status(ctx: RequestContext): Promise<StatusResponse>;
+  /** Calls `started` when the caller may, before the work begins. */
+  defragment(ctx: RequestContext, started?: () => void): Promise<DefragmentResponse>;
   hash(ctx: RequestContext): Promise<HashResponse>;
   hashKv(request: HashKVRequest, ctx: RequestContext): Promise<HashKVResponse>;
   snapshot(ctx: RequestContext): Promise<SnapshotStream>;

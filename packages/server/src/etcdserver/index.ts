@@ -5,7 +5,6 @@
  *
  * It leaves to others: storing (mvcc, lease, storage), deciding (raft), talking (transport, api).
  */
-export type { AuthHook, Caller } from "./auth-hook.ts";
 export { type BootstrapDeps, BootstrapError, type Bootstrapped, bootstrap } from "./bootstrap.ts";
 export type {
   AlarmView,
@@ -18,7 +17,6 @@ export type {
 } from "./door.ts";
 export { RAFT_INFLIGHT_MAX, RAFT_MESSAGE_BYTES_MAX, SERVER_VERSION } from "./limits.ts";
 export { MemberDisk } from "./member-disk.ts";
-export { noAuth, writeFirstAuthRevision } from "./no-auth.ts";
 export { Server, type ServerDeps, type ServerObserver } from "./server.ts";
 export {
   defaultServerConfig,

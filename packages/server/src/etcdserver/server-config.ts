@@ -60,6 +60,13 @@ export interface ServerConfig {
   readonly compactHashCheckIntervalMs: number;
   readonly downgradeCheckIntervalMs: number;
   readonly watchProgressNotifyIntervalMs: number;
+
+  /** `simple`, or `jwt` with its options; empty: no tokens are given out. */
+  readonly authToken: string;
+  readonly authTokenTtlSeconds: number;
+  readonly bcryptCost: number;
+  /** Callers without a token are named by their client certificates. */
+  readonly clientCertAuth: boolean;
 }
 
 /** etcd's defaults, for a new cluster of one member named `default` in `dataDir`. */
@@ -102,6 +109,10 @@ export function defaultServerConfig(dataDir: string): ServerConfig {
     compactHashCheckIntervalMs: 60_000,
     downgradeCheckIntervalMs: 5000,
     watchProgressNotifyIntervalMs: 600_000,
+    authToken: "simple",
+    authTokenTtlSeconds: 300,
+    bcryptCost: 10,
+    clientCertAuth: false,
   };
 }
 

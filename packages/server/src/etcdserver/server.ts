@@ -49,6 +49,7 @@ import {
   DowngradeAction,
   type DowngradeRequest,
   type DowngradeResponse,
+  type ErrorKind,
   EtcdError,
   type HashKVRequest,
   type HashKVResponse,
@@ -82,6 +83,7 @@ import {
   type TxnRequest,
   TxnResponse,
 } from "@etcd-ts/client/wire";
+import type { Auth, Caller } from "../auth/index.ts";
 import { hexId } from "../lib/bytes.ts";
 import type { Clock } from "../lib/clock.ts";
 import { goDuration } from "../lib/go-format.ts";
@@ -109,7 +111,6 @@ import { type Applied, ApplyLoop } from "./apply/apply-loop.ts";
 import { costOfLeaseGrant, costOfPut, costOfTxn, createQuota, type Quota } from "./apply/quota.ts";
 import { leaseHex, rangeText, txnResponseText, txnText } from "./apply/request-text.ts";
 import { attributesPath, versionPath } from "./apply/v2-request.ts";
-import type { AuthHook, Caller } from "./auth-hook.ts";
 import { runAutoCompaction } from "./auto-compaction.ts";
 import { decideClusterVersion, logClusterVersionProposal, nextClusterVersion } from "./cluster-version.ts";
 import type {
@@ -150,7 +151,7 @@ export interface ServerDeps {
   readonly backend: Backend;
   readonly store: MvccStore;
   readonly lessor: Lessor;
-  readonly auth: AuthHook;
+  readonly auth: Auth;
   readonly node: RawNode;
   readonly storage: MemoryStorage;
   readonly disk: RaftDisk & SnapshotDisk;
@@ -181,6 +182,15 @@ type Body = Partial<Omit<InternalRaftRequest, "header" | "id">>;
 
 const EMPTY_REQUEST: InternalRaftRequest = InternalRaftRequest.create();
 
+/** Refusals with the texts that they have inside of etcd. */
+const bluntKinds: Partial<Record<ErrorKind, ErrorKind>> = {
+  UserEmpty: "AuthInnerUserEmpty",
+  UserNotFound: "AuthInnerUserNotFound",
+  PermissionDenied: "AuthInnerPermissionDenied",
+  InvalidAuthToken: "AuthInnerInvalidToken",
+  AuthOldRevision: "AuthInnerOldRevision",
+};
+
 export class Server implements EtcdServer, TransportSink {
   readonly member: LocalMember;
   readonly stopped: Promise<Error | undefined>;
@@ -192,7 +202,7 @@ export class Server implements EtcdServer, TransportSink {
   readonly #cluster: Cluster;
   readonly #store: MvccStore;
   readonly #lessor: Lessor;
-  readonly #auth: AuthHook;
+  readonly #auth: Auth;
   readonly #transport: Transport;
   readonly #alarms: AlarmStore;
   readonly #quota: Quota;
@@ -276,7 +286,7 @@ export class Server implements EtcdServer, TransportSink {
       cluster,
       alarms: this.#alarms,
       quota: this.#quota,
-      auth: deps.auth,
+      auth: deps.auth.store,
       logger,
       backend,
       transport: () => this.#transport,
@@ -390,7 +400,6 @@ export class Server implements EtcdServer, TransportSink {
     for (const change of this.#pendingChanges.values()) change.reject(stopped());
     this.#pendingChanges.clear();
     this.#lessor.stop();
-    this.#auth.stop();
     await this.#transport.stop();
     await this.#loop.stop();
     await this.#snapshotter.stop();
@@ -507,7 +516,7 @@ export class Server implements EtcdServer, TransportSink {
     this.#logger.info("applying snapshot", fields);
     await this.#deps.installSnapshot(snapshot);
     this.#alarms.reload(this.#deps.backend);
-    this.#auth.reload(this.#deps.backend);
+    this.#auth.store.reload(this.#deps.backend);
     this.#apply.restored(index, term, confState);
     this.#snapshotter.installed(index);
     this.#applied.reach(index);
@@ -537,6 +546,11 @@ export class Server implements EtcdServer, TransportSink {
   /** What only the cluster's other members are told. */
   members(): readonly Member[] {
     return this.#cluster.members();
+  }
+
+  /** 0: no quota. */
+  get quotaBytes(): number {
+    return this.#quota.limitBytes;
   }
 
   isDowngradeEnabled(): boolean {
@@ -619,11 +633,52 @@ export class Server implements EtcdServer, TransportSink {
 
   /** Whoever calls, when auth is on. */
   #caller(ctx: RequestContext): Caller | undefined | Promise<Caller | undefined> {
-    return this.#auth.isEnabled ? this.#auth.caller(ctx) : undefined;
+    return this.#auth.store.isEnabled ? this.#auth.callerOf(ctx) : undefined;
+  }
+
+  async #requireAdmin(ctx: RequestContext): Promise<void> {
+    if (this.#auth.store.isEnabled) this.#auth.store.checkAdmin(await this.#auth.callerOf(ctx));
+  }
+
+  /** As {@link #requireAdmin}, for the four calls whose refusals etcd passes on untranslated. */
+  async #requireAdminBluntly(ctx: RequestContext): Promise<void> {
+    try {
+      await this.#requireAdmin(ctx);
+    } catch (error) {
+      const kind = error instanceof EtcdError ? bluntKinds[error.kind] : undefined;
+      throw kind ? new EtcdError(kind, { cause: error }) : error;
+    }
+  }
+
+  /** Any user, but a user. */
+  async #requireUser(ctx: RequestContext): Promise<Caller | undefined> {
+    if (!this.#auth.store.isEnabled) return undefined;
+    const caller = await this.#auth.callerOf(ctx);
+    this.#auth.store.checkNamed(caller);
+    return caller;
+  }
+
+  authRevision(): number {
+    return this.#auth.store.revision;
+  }
+
+  /** Undefined when it is applied; otherwise resolves with whether it was in time. */
+  waitUntilApplied(index: number, signal: AbortSignal | undefined): Promise<boolean> | undefined {
+    if (index <= this.#applied.reached) return undefined;
+    const overdue = new AbortController();
+    const timer = this.#clock.after(this.#timeoutMs, () => overdue.abort(), { unref: true });
+    const end = signal ? AbortSignal.any([signal, overdue.signal]) : overdue.signal;
+    return this.#applied
+      .wait(index, end)
+      .then(
+        () => true,
+        () => false,
+      )
+      .finally(() => timer.cancel());
   }
 
   async #propose(body: Body, ctx: RequestContext): Promise<Applied> {
-    const caller = this.#auth.isEnabled ? await this.#auth.caller(ctx) : undefined;
+    const caller = this.#auth.store.isEnabled ? await this.#auth.callerOf(ctx) : undefined;
     return this.#submit(body, caller);
   }
 
@@ -773,9 +828,9 @@ export class Server implements EtcdServer, TransportSink {
 
   async #beforeRange(request: RangeRequest, ctx: RequestContext): Promise<void> {
     if (!request.serializable) await this.#readIndex.wait();
-    if (!this.#auth.isEnabled) return;
+    if (!this.#auth.store.isEnabled) return;
     const caller = await this.#caller(ctx);
-    this.#auth.checkRange(caller, request.key, request.rangeEnd);
+    this.#auth.store.checkRange(caller, request.key, request.rangeEnd);
   }
 
   /** Field 1 of a response, as bytes; the same until something is written. */
@@ -822,7 +877,7 @@ export class Server implements EtcdServer, TransportSink {
 
   async #readTxn(request: TxnRequest, ctx: RequestContext): Promise<TxnResponse> {
     if (!isTxnSerializable(request)) await this.#readIndex.wait();
-    if (this.#auth.isEnabled) this.#auth.checkTxn(await this.#caller(ctx), request);
+    if (this.#auth.store.isEnabled) this.#auth.store.checkTxn(await this.#caller(ctx), request);
     const start = this.#clock.monotonicMs();
     const response = this.#store.txnRead(request);
     response.header = this.header();
@@ -834,6 +889,7 @@ export class Server implements EtcdServer, TransportSink {
   }
 
   async compact(request: CompactionRequest, ctx: RequestContext): Promise<CompactionResponse> {
+    await this.#requireAdmin(ctx);
     const applied = await this.#propose({ compaction: request }, ctx);
     if (request.physical && applied.compacted) {
       await orAborted(applied.compacted, ctx.signal);
@@ -842,11 +898,12 @@ export class Server implements EtcdServer, TransportSink {
     return { header: this.#headerAt(applied.revision) };
   }
 
-  checkWatchPermission(key: Uint8Array, rangeEnd: Uint8Array, ctx: RequestContext): void {
-    if (!this.#auth.isEnabled) return;
+  checkWatchPermission(key: Uint8Array, rangeEnd: Uint8Array, ctx: RequestContext): void | Promise<void> {
+    const { store } = this.#auth;
+    if (!store.isEnabled) return undefined;
     const caller = this.#caller(ctx);
-    if (caller instanceof Promise) throw new EtcdError("InvalidAuthToken");
-    this.#auth.checkRange(caller, key, rangeEnd);
+    if (!(caller instanceof Promise)) return store.checkRange(caller, key, rangeEnd);
+    return caller.then((found) => store.checkRange(found, key, rangeEnd));
   }
 
   // Leases.
@@ -854,17 +911,23 @@ export class Server implements EtcdServer, TransportSink {
   async leaseGrant(request: LeaseGrantRequest, ctx: RequestContext): Promise<LeaseGrantResponse> {
     if (!this.#quota.hasRoomFor(costOfLeaseGrant(request))) return this.#refuseForSpace();
     const leaseGrant = request.id === 0n ? { ...request, id: this.#ids.leaseId() } : request;
-    return this.#respond(await this.#propose({ leaseGrant }, ctx));
+    return this.#respond(await this.#submit({ leaseGrant }, await this.#requireUser(ctx)));
   }
 
   async leaseRevoke(request: LeaseRevokeRequest, ctx: RequestContext): Promise<LeaseRevokeResponse> {
-    return this.#respond(await this.#propose({ leaseRevoke: request }, ctx));
+    return this.#respond(await this.#submit({ leaseRevoke: request }, await this.#requireUser(ctx)));
   }
 
   async leaseKeepAlive(leaseId: bigint, ctx: RequestContext): Promise<LeaseKeepAliveResponse> {
     // Before the renewal, so that the header is no newer than the lease was seen.
     const header = this.header();
+    if (this.#auth.store.isEnabled) await this.#checkRenew(leaseId, ctx);
     return { header, id: leaseId, ttl: await this.#renew(leaseId, ctx) };
+  }
+
+  async #checkRenew(leaseId: bigint, ctx: RequestContext): Promise<void> {
+    if (this.#loop.isLeader) await this.#waitApplied();
+    this.#auth.store.checkLeaseWrite(await this.#requireUser(ctx), leaseId);
   }
 
   /** Renews as the leader: the TTL, 0 for a lease that is unknown or too late, undefined when another one leads. */
@@ -900,6 +963,21 @@ export class Server implements EtcdServer, TransportSink {
   }
 
   async leaseTimeToLive(request: LeaseTimeToLiveRequest, ctx: RequestContext): Promise<LeaseTimeToLiveResponse> {
+    const { store } = this.#auth;
+    if (!store.isEnabled) return this.#timeToLive(request, ctx);
+    const caller = await this.#requireUser(ctx);
+    const { revision } = store;
+    if (request.keys) store.checkLeaseRead(caller, [request.id]);
+    const response = await this.#timeToLive(request, ctx);
+    if (request.keys) {
+      if (store.revision !== revision) throw new EtcdError("AuthOldRevision");
+      // The leader may know of keys that this member had not applied when it looked.
+      store.checkLeaseKeys(caller, response.keys);
+    }
+    return response;
+  }
+
+  async #timeToLive(request: LeaseTimeToLiveRequest, ctx: RequestContext): Promise<LeaseTimeToLiveResponse> {
     if (this.#loop.isLeader) return this.leaseTimeToLiveAsLeader(request);
     const deadlineMs = this.#clock.monotonicMs() + this.#timeoutMs;
     for (;;) {
@@ -926,8 +1004,11 @@ export class Server implements EtcdServer, TransportSink {
     };
   }
 
-  leaseLeases(_ctx: RequestContext): LeaseLeasesResponse {
-    return { header: this.header(), leases: this.#lessor.leases().map(({ id }) => ({ id })) };
+  async leaseLeases(ctx: RequestContext): Promise<LeaseLeasesResponse> {
+    const caller = await this.#requireUser(ctx);
+    const ids = this.#lessor.leases().map(({ id }) => id);
+    this.#auth.store.checkLeaseRead(caller, ids);
+    return { header: this.header(), leases: ids.map((id) => ({ id })) };
   }
 
   /** A leader whose clock stood still may have been replaced meanwhile: only a round with the others tells. */
@@ -1003,7 +1084,7 @@ export class Server implements EtcdServer, TransportSink {
 
   async #revokeExpired(id: bigint): Promise<void> {
     try {
-      await this.#submit({ leaseRevoke: { id } }, this.#auth.isEnabled ? rootCaller(this.#auth) : undefined);
+      await this.#submit({ leaseRevoke: { id } }, this.#auth.root());
     } catch (error) {
       if (this.#stop.signal.aborted) return;
       if (error instanceof EtcdError && error.kind === "LeaseNotFound") return;
@@ -1133,6 +1214,7 @@ export class Server implements EtcdServer, TransportSink {
 
   async memberList(request: MemberListRequest, ctx: RequestContext): Promise<MemberListResponse> {
     if (request.linearizable) await this.linearizableReadNotify(ctx);
+    await this.#requireUser(ctx);
     return { header: this.#memberHeader(), members: this.#cluster.members().map(wireMember) };
   }
 
@@ -1154,10 +1236,6 @@ export class Server implements EtcdServer, TransportSink {
     }
   }
 
-  async #requireAdmin(ctx: RequestContext): Promise<void> {
-    if (this.#auth.isEnabled) this.#auth.checkAdmin(await this.#caller(ctx));
-  }
-
   /** All voters, without a break since then. */
   #isConnectedToAll(sinceMs: number): boolean {
     const voters = this.#cluster.votingMembers();
@@ -1167,10 +1245,13 @@ export class Server implements EtcdServer, TransportSink {
   // Maintenance.
 
   async alarm(request: AlarmRequest, ctx: RequestContext): Promise<AlarmResponse> {
+    if (request.action === AlarmAction.Get) await this.#requireUser(ctx);
+    else await this.#requireAdmin(ctx);
     return this.#respond(await this.#propose({ alarm: request }, ctx));
   }
 
-  status(_ctx: RequestContext): StatusResponse {
+  async status(ctx: RequestContext): Promise<StatusResponse> {
+    await this.#requireAdmin(ctx);
     const { backend } = this.#deps;
     const errors: string[] = [];
     if (this.#loop.leaderId === 0n) errors.push(new EtcdError("NoLeader").message);
@@ -1190,29 +1271,28 @@ export class Server implements EtcdServer, TransportSink {
     };
   }
 
-  async defragment(ctx: RequestContext): Promise<DefragmentResponse> {
-    await this.#requireAdmin(ctx);
-    this.#logger.info("starting defragment");
+  async defragment(ctx: RequestContext, started?: () => void): Promise<DefragmentResponse> {
+    await this.#requireAdminBluntly(ctx);
+    started?.();
     await this.#deps.backend.defragment();
-    this.#logger.info("finished defragment");
     return { header: undefined };
   }
 
   async hash(ctx: RequestContext): Promise<HashResponse> {
-    await this.#requireAdmin(ctx);
+    await this.#requireAdminBluntly(ctx);
     const { hash, revision } = await this.#store.hash(ctx.signal);
     return { header: this.#headerAt(revision), hash };
   }
 
   async hashKv(request: HashKVRequest, ctx: RequestContext): Promise<HashKVResponse> {
-    await this.#requireAdmin(ctx);
+    await this.#requireAdminBluntly(ctx);
     const header = this.header();
     const { hash, compactRevision } = await this.#store.hashKv(request.revision, ctx.signal);
     return { header, hash, compactRevision, hashRevision: 0 };
   }
 
   async snapshot(ctx: RequestContext): Promise<SnapshotStream> {
-    await this.#requireAdmin(ctx);
+    await this.#requireAdminBluntly(ctx);
     return this.#openImage(ctx.signal);
   }
 
@@ -1230,6 +1310,7 @@ export class Server implements EtcdServer, TransportSink {
   }
 
   async moveLeader(request: MoveLeaderRequest, ctx: RequestContext): Promise<MoveLeaderResponse> {
+    await this.#requireAdmin(ctx);
     if (!this.#loop.isLeader) throw new EtcdError("NotLeader");
     await this.#transferLeadership(request.targetId, ctx.signal);
     return { header: undefined };
@@ -1295,6 +1376,7 @@ export class Server implements EtcdServer, TransportSink {
   }
 
   async downgrade(request: DowngradeRequest, ctx: RequestContext): Promise<DowngradeResponse> {
+    await this.#requireAdmin(ctx);
     switch (request.action) {
       case DowngradeAction.Validate:
         await this.#validateDowngrade(request.version, ctx);
@@ -1364,10 +1446,7 @@ export class Server implements EtcdServer, TransportSink {
   // Auth: every request but the queries of one's own goes through raft.
 
   async #proposeAuth<T>(body: Body, ctx: RequestContext): Promise<T> {
-    const caller = this.#auth.isEnabled ? await this.#auth.caller(ctx) : undefined;
-    const prepared = await this.#auth.prepare({ ...EMPTY_REQUEST, ...body });
-    const { header: _header, id: _id, ...rest } = prepared;
-    return this.#respond<T>(await this.#submit(rest, caller));
+    return this.#respond<T>(await this.#propose(body, ctx));
   }
 
   authEnable(request: AuthEnableRequest, ctx: RequestContext): Promise<AuthEnableResponse> {
@@ -1384,12 +1463,18 @@ export class Server implements EtcdServer, TransportSink {
 
   async authenticate(request: AuthenticateRequest, ctx: RequestContext): Promise<AuthenticateResponse> {
     await this.linearizableReadNotify(ctx);
-    const authenticate = { name: request.name, password: request.password, simpleToken: "" };
-    return this.#proposeAuth({ authenticate }, {});
+    for (;;) {
+      const login = await this.#auth.login(request);
+      const applied = await this.#submit({ authenticate: login.request }, undefined);
+      const token = await this.#auth.finishLogin(login, (applied.response as AuthenticateResponse).token);
+      if (token !== undefined) return { header: this.#headerAt(applied.revision), token };
+    }
   }
 
-  userAdd(request: AuthUserAddRequest, ctx: RequestContext): Promise<AuthUserAddResponse> {
-    return this.#proposeAuth({ authUserAdd: request }, ctx);
+  /** Hashing is dear: only those who may add users get that far. */
+  async userAdd(request: AuthUserAddRequest, ctx: RequestContext): Promise<AuthUserAddResponse> {
+    await this.#requireAdmin(ctx);
+    return this.#proposeAuth({ authUserAdd: await this.#auth.hashNewUser(request) }, ctx);
   }
 
   userGet(request: AuthUserGetRequest, ctx: RequestContext): Promise<AuthUserGetResponse> {
@@ -1404,11 +1489,12 @@ export class Server implements EtcdServer, TransportSink {
     return this.#proposeAuth({ authUserDelete: request }, ctx);
   }
 
-  userChangePassword(
+  async userChangePassword(
     request: AuthUserChangePasswordRequest,
     ctx: RequestContext,
   ): Promise<AuthUserChangePasswordResponse> {
-    return this.#proposeAuth({ authUserChangePassword: request }, ctx);
+    await this.#requireAdmin(ctx);
+    return this.#proposeAuth({ authUserChangePassword: await this.#auth.hashNewPassword(request) }, ctx);
   }
 
   userGrantRole(request: AuthUserGrantRoleRequest, ctx: RequestContext): Promise<AuthUserGrantRoleResponse> {
@@ -1448,11 +1534,6 @@ export class Server implements EtcdServer, TransportSink {
   ): Promise<AuthRoleRevokePermissionResponse> {
     return this.#proposeAuth({ authRoleRevokePermission: request }, ctx);
   }
-}
-
-/** The server itself, when it revokes what has expired. */
-function rootCaller(auth: AuthHook): Caller {
-  return { username: "root", authRevision: auth.revision };
 }
 
 function wireMember(member: Member): MemberListResponse["members"][number] {

@@ -144,9 +144,25 @@ export class IndexWaiters {
     this.#waiting = still;
   }
 
-  wait(index: number): Promise<void> {
+  /** Rejects with the signal's reason when it is aborted first. */
+  wait(index: number, signal?: AbortSignal): Promise<void> {
     if (index <= this.#reached) return Promise.resolve();
-    return new Promise((resolve, reject) => this.#waiting.push({ index, resolve, reject }));
+    if (!signal) return new Promise((resolve, reject) => this.#waiting.push({ index, resolve, reject }));
+    if (signal.aborted) return Promise.reject(signal.reason);
+    return new Promise((resolve, reject) => {
+      const onAbort = () => {
+        this.#waiting = this.#waiting.filter((other) => other !== waiter);
+        reject(signal.reason);
+      };
+      const settled = () => signal.removeEventListener("abort", onAbort);
+      const waiter = {
+        index,
+        resolve: () => (settled(), resolve()),
+        reject: (error: Error) => (settled(), reject(error)),
+      };
+      this.#waiting.push(waiter);
+      signal.addEventListener("abort", onAbort, { once: true });
+    });
   }
 
   rejectAll(makeError: () => Error): void {

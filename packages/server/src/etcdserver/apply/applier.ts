@@ -16,6 +16,7 @@ import {
   type LeaseGrantRequest,
   type TxnRequest,
 } from "@etcd-ts/client/wire";
+import type { AuthStore } from "../../auth/index.ts";
 import { hexId } from "../../lib/bytes.ts";
 import type { Logger } from "../../lib/log.ts";
 import type { Lessor } from "../../lease/index.ts";
@@ -23,7 +24,6 @@ import type { Cluster } from "../../membership/index.ts";
 import type { MvccStore } from "../../mvcc/index.ts";
 import type { InternalRaftRequest, LeaseCheckpointRequest } from "../../pb/etcdserverpb.ts";
 import type { BackendTxn } from "../../storage/index.ts";
-import type { AuthHook } from "../auth-hook.ts";
 import { type AlarmStore, alarmName } from "./alarms.ts";
 import { costOfLeaseGrant, costOfPut, costOfTxn, type Quota } from "./quota.ts";
 
@@ -33,7 +33,7 @@ export interface ApplyDeps {
   readonly cluster: Cluster;
   readonly alarms: AlarmStore;
   readonly quota: Quota;
-  readonly auth: AuthHook;
+  readonly auth: AuthStore;
   readonly logger: Logger;
 }
 
