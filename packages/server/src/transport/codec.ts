@@ -8,6 +8,7 @@
  */
 import { assert } from "../lib/assert.ts";
 import { asBuffer } from "../lib/bytes.ts";
+import { entrySize, writeEntry } from "../pb/entry-writer.ts";
 import { Entry, Message, MessageType } from "../pb/raftpb.ts";
 import { MESSAGE_BYTES_MAX } from "./limits.ts";
 
@@ -37,8 +38,14 @@ export function isLinkHeartbeat(message: Message): boolean {
 
 function lengthBytes(length: number): Buffer {
   const bytes = Buffer.allocUnsafe(LENGTH_BYTES);
-  bytes.writeBigUInt64BE(BigInt(length));
+  writeUint64(bytes, length, 0);
   return bytes;
+}
+
+/** A counter; a BigInt for each would cost more than the entry. */
+function writeUint64(bytes: Buffer, value: number, at: number): void {
+  bytes.writeUInt32BE(Math.floor(value / 2 ** 32), at);
+  bytes.writeUInt32BE(value % 2 ** 32, at + 4);
 }
 
 /** Appends one message's frame to `pieces`; returns its size. */
@@ -73,16 +80,19 @@ export class MsgAppEncoder implements StreamEncoder {
     const { entries, term, logTerm, index, commit } = message;
     if (this.#index === index && this.#term === logTerm && logTerm === term) {
       let size = 1 + 2 * LENGTH_BYTES;
-      const head = Buffer.allocUnsafe(1 + LENGTH_BYTES);
-      head[0] = FORM_ENTRIES;
-      head.writeBigUInt64BE(BigInt(entries.length), 1);
-      pieces.push(head);
+      for (const entry of entries) size += LENGTH_BYTES + entrySize(entry);
+      const bytes = Buffer.allocUnsafe(size);
+      bytes[0] = FORM_ENTRIES;
+      writeUint64(bytes, entries.length, 1);
+      let at = 1 + LENGTH_BYTES;
       for (const entry of entries) {
-        const body = Entry.encode(entry);
-        pieces.push(lengthBytes(body.length), body);
-        size += LENGTH_BYTES + body.length;
+        const start = at + LENGTH_BYTES;
+        const end = writeEntry(bytes, entry, start);
+        writeUint64(bytes, end - start, at);
+        at = end;
       }
-      pieces.push(lengthBytes(commit));
+      writeUint64(bytes, commit, at);
+      pieces.push(bytes);
       this.#index += entries.length;
       return size;
     }
@@ -137,9 +147,9 @@ class Arrived {
 
   /** Throws beyond 2^53. */
   uint64At(offset: number): number {
-    const value = this.#buffer.readBigUInt64BE(this.#start + offset);
-    if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw new CodecError(`number out of range: ${value}`);
-    return Number(value);
+    const high = this.#buffer.readUInt32BE(this.#start + offset);
+    if (high > 0x001f_ffff) throw new CodecError("number out of range");
+    return high * 2 ** 32 + this.#buffer.readUInt32BE(this.#start + offset + 4);
   }
 
   view(offset: number, length: number): Buffer {

@@ -11,6 +11,7 @@
  * fifteen of sixteen, and moved otherwise.
  */
 import { crc32c } from "../../lib/crc32c.ts";
+import { entrySize, varintSize, writeEntry, writeVarint } from "../../pb/entry-writer.ts";
 import type { Entry, HardState } from "../../pb/raftpb.ts";
 
 export const RecordType = { metadata: 1, entry: 2, state: 3, crc: 4, snapshot: 5 } as const;
@@ -22,12 +23,6 @@ const KEPT_BYTES_MAX = 4 * 1024 * 1024;
 const FIRST_BYTES = 64 * 1024;
 
 const CRC_VARINT_BYTES_MAX = 5;
-
-function varintBytes(value: number): number {
-  let bytes = 1;
-  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) bytes++;
-  return bytes;
-}
 
 export class RecordBuffer {
   bytes: Buffer = Buffer.allocUnsafeSlow(FIRST_BYTES);
@@ -47,20 +42,8 @@ export class RecordBuffer {
     this.bytes = grown;
   }
 
-  #varint(value: number, at: number): number {
-    const { bytes } = this;
-    let rest = value;
-    let position = at;
-    while (rest >= 0x80) {
-      bytes[position++] = (rest % 0x80) | 0x80;
-      rest = Math.floor(rest / 0x80);
-    }
-    bytes[position++] = rest;
-    return position;
-  }
-
   #varintBigint(value: bigint, at: number): number {
-    if (value <= 0xffff_ffffn) return this.#varint(Number(value), at);
+    if (value <= 0xffff_ffffn) return writeVarint(this.bytes, Number(value), at);
     let rest = BigInt.asUintN(64, value);
     let position = at;
     while (rest >= 0x80n) {
@@ -73,8 +56,8 @@ export class RecordBuffer {
 
   /** Where a record's data of this size begins if the crc takes five bytes. Reserves room for all of it. */
   #dataStart(dataBytes: number): number {
-    this.#reserve(FRAME_HEADER_BYTES + 2 + 1 + CRC_VARINT_BYTES_MAX + 1 + varintBytes(dataBytes) + dataBytes + 8);
-    return this.length + FRAME_HEADER_BYTES + 2 + 1 + CRC_VARINT_BYTES_MAX + 1 + varintBytes(dataBytes);
+    this.#reserve(FRAME_HEADER_BYTES + 2 + 1 + CRC_VARINT_BYTES_MAX + 1 + varintSize(dataBytes) + dataBytes + 8);
+    return this.length + FRAME_HEADER_BYTES + 2 + 1 + CRC_VARINT_BYTES_MAX + 1 + varintSize(dataBytes);
   }
 
   /** Puts frame, type, crc and length around data that lies at `start`; returns the running crc. */
@@ -85,9 +68,9 @@ export class RecordBuffer {
     bytes[at++] = 0x08;
     bytes[at++] = type;
     bytes[at++] = 0x10;
-    at = this.#varint(crc, at);
+    at = writeVarint(this.bytes, crc, at);
     bytes[at++] = 0x1a;
-    at = this.#varint(dataBytes, at);
+    at = writeVarint(this.bytes, dataBytes, at);
     if (at !== start) bytes.copyWithin(at, start, start + dataBytes);
     this.#finish(at + dataBytes);
     return crc;
@@ -117,32 +100,13 @@ export class RecordBuffer {
     this.bytes[at++] = 0x08;
     this.bytes[at++] = RecordType.crc;
     this.bytes[at++] = 0x10;
-    this.#finish(this.#varint(previousCrc, at));
+    this.#finish(writeVarint(this.bytes, previousCrc, at));
   }
 
-  /** raftpb.Entry: 1 type, 2 term, 3 index always, 4 data unless absent. */
   entry(entry: Entry, previousCrc: number): number {
-    const { data } = entry;
-    const dataBytes =
-      3 +
-      varintBytes(entry.type) +
-      varintBytes(entry.term) +
-      varintBytes(entry.index) +
-      (data === undefined ? 0 : 1 + varintBytes(data.length) + data.length);
+    const dataBytes = entrySize(entry);
     const start = this.#dataStart(dataBytes);
-    const { bytes } = this;
-    let at = start;
-    bytes[at++] = 0x08;
-    at = this.#varint(entry.type, at);
-    bytes[at++] = 0x10;
-    at = this.#varint(entry.term, at);
-    bytes[at++] = 0x18;
-    at = this.#varint(entry.index, at);
-    if (data !== undefined) {
-      bytes[at++] = 0x22;
-      at = this.#varint(data.length, at);
-      bytes.set(data, at);
-    }
+    writeEntry(this.bytes, entry, start);
     return this.#frame(RecordType.entry, start, dataBytes, previousCrc);
   }
 
@@ -153,11 +117,11 @@ export class RecordBuffer {
     const { bytes } = this;
     let at = start;
     bytes[at++] = 0x08;
-    at = this.#varint(state.term, at);
+    at = writeVarint(this.bytes, state.term, at);
     bytes[at++] = 0x10;
     at = this.#varintBigint(state.vote, at);
     bytes[at++] = 0x18;
-    at = this.#varint(state.commit, at);
+    at = writeVarint(this.bytes, state.commit, at);
     return this.#frame(RecordType.state, start, at - start, previousCrc);
   }
 }
