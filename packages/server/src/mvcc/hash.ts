@@ -5,6 +5,9 @@
  * hashKv(revision) covers the `key` table: every row up to the revision, except what a compaction has taken out of
  * reach. Of the rows up to the compact revision only those count that are alive at the asked revision, and never a
  * tombstone. So it does not matter how far the removal of compacted rows has come.
+ *
+ * etcd takes "nothing is alive at the asked revision" for "nothing to look up", and then counts every row that the
+ * compaction has left. Hashes are compared between members, so ours do the same.
  */
 import { copyBytes, utf8Bytes } from "../lib/bytes.ts";
 import { crc32c } from "../lib/crc32c.ts";
@@ -24,7 +27,8 @@ import {
   subOfRevisionKey,
   type Table,
 } from "../storage/index.ts";
-import { keyAfter } from "./key-range.ts";
+import { walkAt } from "./key-index.ts";
+import { keyAfter, keyRange } from "./key-range.ts";
 import { SCAN_SLICE_BYTES, SCAN_SLICE_ROWS } from "./limits.ts";
 
 /** Visits all rows of a table in slices. The reader must not change meanwhile, or only where the visitor does not care. */
@@ -78,25 +82,49 @@ export async function hashAll(reader: BackendReader, signal?: AbortSignal): Prom
   return hash;
 }
 
-/** `compactRevision` is -1 for a store that was never compacted; `revision` >= `compactRevision`. */
+export interface KeyTableHashRequest {
+  readonly revision: number;
+  /** -1 for a store that was never compacted; at most `revision`. */
+  readonly compactRevision: number;
+  /** Made by a compaction at `revision`: that one's tombstones at just this revision count as kept. */
+  readonly isOfCompaction?: boolean;
+}
+
 export async function hashKeyTable(
   reader: BackendReader,
-  at: { readonly revision: number; readonly compactRevision: number },
+  request: KeyTableHashRequest,
   signal?: AbortSignal,
 ): Promise<number> {
-  const { revision, compactRevision } = at;
+  const { revision, compactRevision } = request;
+  const aliveAt = compactRevision >= 0 && isAnythingKept(reader, request) ? revision : compactRevision;
   let hash = crc32c(utf8Bytes("key"));
   await scanInSlices(
     reader,
     "key",
     { end: revisionKey(Math.max(revision + 1, 0), 0) },
     (key, value) => {
-      if (mainOfRevisionKey(key) <= compactRevision && !isAliveAt(reader, key, value, revision)) return;
+      if (mainOfRevisionKey(key) <= compactRevision && !isAliveAt(reader, key, value, aliveAt)) return;
       hash = crc32c(value, crc32c(key, hash));
     },
     signal,
   );
   return hash;
+}
+
+const EVERYTHING = keyRange(Uint8Array.of(0), Uint8Array.of(0));
+
+function isAnythingKept(reader: BackendReader, { revision, isOfCompaction }: KeyTableHashRequest): boolean {
+  let isKept = false;
+  walkAt(reader, EVERYTHING, revision, () => {
+    isKept = true;
+    return false;
+  });
+  if (isKept || !isOfCompaction) return isKept;
+  reader.scan("key", { start: revisionKey(revision, 0), end: revisionKey(revision + 1, 0), keysOnly: true }, (key) => {
+    isKept = isTombstoneKey(key);
+    return !isKept;
+  });
+  return isKept;
 }
 
 /** Whether a row of the `key` table is what its user key was at `revision`, which is not before the row. */

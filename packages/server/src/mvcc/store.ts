@@ -358,7 +358,11 @@ export class MvccStore implements RangeView {
     // The scheduled mark is durable before anything goes, so that an interrupted removal is taken up again.
     await backend.flush();
     // Rows up to the compacted revision change only below, so the hash needs no snapshot.
-    const hash = await hashKeyTable(backend, { revision, compactRevision: previousRevision }, signal);
+    const hash = await hashKeyTable(
+      backend,
+      { revision, compactRevision: previousRevision, isOfCompaction: true },
+      signal,
+    );
     this.#stats.compactedRows += await removeCompacted(backend, revision, this.#limits.compactionBatchRows, signal);
     await backend.flush();
     const sizeBytes = backend.sizeBytes();
