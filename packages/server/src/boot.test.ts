@@ -231,7 +231,7 @@ describe("leases of a member", () => {
     expect(info.keys.map(utf8Text)).toEqual(["a", "b"]);
     expect((await server.leaseKeepAlive(grant.id, {})).ttl).toBe(100);
     expect((await server.leaseKeepAlive(4711n, {})).ttl).toBe(0);
-    expect(server.leaseLeases({}).leases).toEqual([{ id: grant.id }]);
+    expect((await server.leaseLeases({})).leases).toEqual([{ id: grant.id }]);
     const revoked = await server.leaseRevoke({ id: grant.id }, {});
     expect(revoked.header?.revision).toBe(4);
     expect(await get(server, "a")).toBeUndefined();
@@ -247,10 +247,10 @@ describe("leases of a member", () => {
     await put(before.server, "gone", "1", id);
     await before.stop();
     const { server } = await start(dataDir, { tickMs: 10 });
-    expect(server.leaseLeases({}).leases).toEqual([{ id }]);
+    expect((await server.leaseLeases({})).leases).toEqual([{ id }]);
     const stream = server.watch.newStream();
     cleanUps.push(() => stream.close());
-    while (server.leaseLeases({}).leases.length > 0) await systemClock.sleep(20);
+    while ((await server.leaseLeases({})).leases.length > 0) await systemClock.sleep(20);
     expect(await get(server, "gone")).toBeUndefined();
   });
 });
@@ -264,7 +264,7 @@ describe("space", () => {
     expect(outcome).toBe("NoSpace");
     expect(server.alarms()).toEqual([{ memberId: server.member.id, alarm: AlarmType.NoSpace }]);
     expect(await refusal(put(server, "small", "1"))).toBe("NoSpace");
-    expect(server.status({}).errors.join()).toContain("alarm:NOSPACE");
+    expect((await server.status({})).errors.join()).toContain("alarm:NOSPACE");
     await server.deleteRange(DeleteRangeRequest.create({ key: utf8Bytes("k"), rangeEnd: utf8Bytes("l") }), {});
     const revision = server.header().revision;
     await server.compact(CompactionRequest.create({ revision, physical: true }), {});

@@ -11,6 +11,7 @@ import os from "node:os";
 import path from "node:path";
 import { EtcdError } from "@etcd-ts/client/wire";
 import { type BoundListeners, bindListeners } from "./api/index.ts";
+import { Auth } from "./auth/index.ts";
 import type { Config } from "./config.ts";
 import {
   type Bootstrapped,
@@ -19,14 +20,12 @@ import {
   electionTimeoutMs,
   MemberDisk,
   minLeaseTtlSeconds,
-  noAuth,
   RAFT_INFLIGHT_MAX,
   RAFT_MESSAGE_BYTES_MAX,
   requestTimeoutMs,
   SERVER_VERSION,
   Server,
   type ServerConfig,
-  writeFirstAuthRevision,
 } from "./etcdserver/index.ts";
 import type { Clock } from "./lib/clock.ts";
 import { goDuration } from "./lib/go-format.ts";
@@ -114,7 +113,6 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
     closers.push(() => backend.close());
     logger.info("opened backend db", { path: paths.backendFile, took: goDuration(clock.monotonicMs() - openedAtMs) });
 
-    writeFirstAuthRevision(backend);
     const peers = new PeerClient({ timeoutMs: dialTimeoutMs });
 
     const booted: Bootstrapped = await bootstrap({
@@ -184,6 +182,20 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       saveDatabase: (source, index) => booted.snaps.saveDatabase(source, index),
       onRemoved: () => server.abort(new Error("the member has been permanently removed from the cluster")),
     });
+    const auth = await Auth.open({
+      backend,
+      leases: store,
+      tokenSpec: config.authToken,
+      tokenTtlSeconds: config.authTokenTtlSeconds,
+      bcryptCost: config.bcryptCost,
+      usesCertificates: config.clientCertAuth,
+      waitForIndex: (index, signal) => server.waitUntilApplied(index, signal),
+      clock,
+      random,
+      logger,
+      passwordThreads: deps.backendCommits,
+    });
+    closers.push(() => auth.stop());
     const server: Server = new Server(
       {
         config,
@@ -193,7 +205,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
         backend,
         store,
         lessor,
-        auth: noAuth,
+        auth,
         node,
         storage,
         disk: new MemberDisk(booted.wal, booted.snaps, config),

@@ -58,10 +58,6 @@ export interface Config extends ServerConfig {
   readonly raftReadTimeoutMs: number;
   readonly raftWriteTimeoutMs: number;
 
-  readonly authToken: string;
-  readonly bcryptCost: number;
-  readonly authTokenTtlSeconds: number;
-
   readonly enableGrpcGateway: boolean;
   readonly enablePprof: boolean;
   readonly metrics: string;
@@ -368,6 +364,7 @@ export function buildConfig(settings: Settings, isInitialized = false): Config {
     raftReadTimeoutMs: Math.max(flags.number("raft-read-timeout"), 5000),
     raftWriteTimeoutMs: Math.max(flags.number("raft-write-timeout"), 5000),
     authToken: flags.text("auth-token"),
+    clientCertAuth: flags.bool("client-cert-auth"),
     bcryptCost: flags.number("bcrypt-cost"),
     authTokenTtlSeconds: flags.number("auth-token-ttl"),
     enableGrpcGateway: flags.bool("enable-grpc-gateway"),

@@ -168,6 +168,12 @@ export class AuthStore {
     this.#checkLeases(caller, leaseIds, "read");
   }
 
+  /** Throws unless the caller may read these keys, which a lease has. */
+  checkLeaseKeys(caller: Caller | undefined, keys: readonly Uint8Array[]): void {
+    if (!this.#isEnabled || this.#adminRefusal(caller) === undefined) return;
+    for (const key of keys) this.#checkKeys(caller ?? NOBODY, key, EMPTY_BYTES, "read");
+  }
+
   #checkLeases(caller: Caller | undefined, leaseIds: Iterable<bigint>, access: Access): void {
     if (!this.#isEnabled || this.#adminRefusal(caller) === undefined) return;
     for (const id of leaseIds) {

@@ -35,20 +35,24 @@ export function maintenanceService({ server, logger, limits }: ApiDeps, serving:
     alarm: (request, call) => server.alarm(request, callerOf(call)),
     status: (_request, call) => server.status(callerOf(call)),
     async defragment(_request, call) {
-      logger.info("starting defragment");
-      if (limits.stopGrpcServiceOnDefrag) {
+      // Who may not do this must not be able to stop the service either.
+      let isStarted = false;
+      const started = () => {
+        isStarted = true;
+        logger.info("starting defragment");
+        if (!limits.stopGrpcServiceOnDefrag) return;
         serving.set(false);
         logger.warn("grpc service status changed", { service: "", status: "NOT_SERVING", reason: "defrag" });
-      }
+      };
       try {
-        const response = await server.defragment(callerOf(call));
+        const response = await server.defragment(callerOf(call), started);
         logger.info("finished defragment");
         return response;
       } catch (error) {
-        logger.warn("failed to defragment", { error });
+        if (isStarted) logger.warn("failed to defragment", { error });
         throw error;
       } finally {
-        if (limits.stopGrpcServiceOnDefrag) {
+        if (isStarted && limits.stopGrpcServiceOnDefrag) {
           serving.set(true);
           logger.info("grpc service status changed", { service: "", status: "SERVING" });
         }

@@ -38,6 +38,9 @@ const EVENTS_TAG = 0x5a;
 
 type Sink = ResponseSink<Partial<WatchResponse>>;
 
+/** What a refused create says as it is; anything else is told as a lack of permission. */
+const watchRefusals: ReadonlySet<string> = new Set(["InvalidAuthToken", "AuthOldRevision", "UserEmpty"]);
+
 interface WatcherFlags {
   /** Wants progress notes; true while no event was sent since the last tick. */
   isQuiet: boolean;
@@ -125,7 +128,7 @@ class WatchSession {
     for await (const { requestUnion } of requests) {
       switch (requestUnion?.kind) {
         case "createRequest":
-          await this.#send(this.#create(requestUnion.value));
+          await this.#send(await this.#create(requestUnion.value));
           break;
         case "cancelRequest": {
           const { watchId } = requestUnion.value;
@@ -145,24 +148,32 @@ class WatchSession {
     }
   }
 
-  #create(request: WatchCreateRequest): Partial<WatchResponse> {
+  /** A promise only when it takes time to learn who asks. */
+  #create(request: WatchCreateRequest): Partial<WatchResponse> | Promise<Partial<WatchResponse>> {
     const { server } = this.#deps;
     // The empty key cannot be watched; etcd takes the smallest one instead.
     const key = request.key.length === 0 ? new Uint8Array(1) : request.key;
-    const header = this.#header();
-    const refused = (cancelReason: string) => ({
-      header,
-      watchId: NO_WATCHER,
-      created: true,
-      canceled: true,
-      cancelReason,
-    });
-    try {
-      server.checkWatchPermission(key, request.rangeEnd, this.#caller);
-    } catch (error) {
+    const forbidden = (error: unknown) => {
       if (!(error instanceof EtcdError)) throw error;
-      return refused(`rpc error: code = ${codeName(error.code)} desc = ${error.message}`);
+      // Who is not known any more is told no more than who may not.
+      const { code, message } = watchRefusals.has(error.kind) ? error : new EtcdError("PermissionDenied");
+      return this.#refused(`rpc error: code = ${codeName(code)} desc = ${message}`);
+    };
+    try {
+      const checked = server.checkWatchPermission(key, request.rangeEnd, this.#caller);
+      if (checked) return checked.then(() => this.#open(request, key), forbidden);
+    } catch (error) {
+      return forbidden(error);
     }
+    return this.#open(request, key);
+  }
+
+  #refused(cancelReason: string): Partial<WatchResponse> {
+    return { header: this.#header(), watchId: NO_WATCHER, created: true, canceled: true, cancelReason };
+  }
+
+  #open(request: WatchCreateRequest, key: Uint8Array): Partial<WatchResponse> {
+    const header = this.#header();
     let watchId: bigint;
     try {
       watchId = this.#stream.create({
@@ -175,7 +186,7 @@ class WatchSession {
         prevKv: request.prevKv,
       });
     } catch (error) {
-      return refused((error as Error).message);
+      return this.#refused((error as Error).message);
     }
     this.#flags.set(watchId, {
       wantsProgress: request.progressNotify,
@@ -282,7 +293,7 @@ export async function* watchLocally(
   range: { readonly key: Uint8Array; readonly rangeEnd: Uint8Array | undefined; readonly startRevision: number },
   caller: RequestContext,
 ): AsyncGenerator<LocalEvents> {
-  server.checkWatchPermission(range.key, range.rangeEnd ?? new Uint8Array(0), caller);
+  await server.checkWatchPermission(range.key, range.rangeEnd ?? new Uint8Array(0), caller);
   const { signal } = caller;
   const stream = server.watch.newStream();
   let wake = deferred();
