@@ -9,6 +9,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { compareBytes, keyBytes, keyString, type KeyString, utf8Bytes, utf8Text } from "../../lib/bytes.ts";
 import { systemClock, VirtualClock } from "../../lib/clock.ts";
 import { silentLogger } from "../../lib/log.ts";
+import { BulkLoad } from "./bulk.ts";
 import { LmdbBackend, openBackend } from "./backend.ts";
 import { Environment } from "./environment.ts";
 import type { BackendOptions, BackendReader, ScanOptions, Table } from "./types.ts";
@@ -402,6 +403,45 @@ describe("backend", () => {
     await again.close();
     expect(fs.statSync(path.join(folder, "db.lmdb")).size).toBeLessThan(beforeSize);
   });
+
+  it.each(["worker", "inline"] as const)(
+    "replaceWith() puts another state in place, durably and in one turn (%s)",
+    async (commits) => {
+      const folder = temporaryFolder();
+      const other = path.join(folder, "received.lmdb");
+      const load = new BulkLoad(other, { mapSizeBytes: 2 ** 30 });
+      load.write((target) => target.put("key", utf8Bytes("n"), utf8Bytes("new")));
+      await load.finish();
+      const backend = await openBackend(options(folder, { commits }));
+      backend.write((tx) => tx.put("key", utf8Bytes("a"), utf8Bytes("durable")));
+      const snapshot = await backend.openSnapshot();
+      backend.write((tx) => tx.put("key", utf8Bytes("b"), utf8Bytes("buffered")));
+      await expect(backend.replaceWith(path.join(folder, "missing.lmdb"))).rejects.toThrow("no such file");
+      const seen: string[][] = [];
+      let isDone = false;
+      const watching = (async () => {
+        while (!isDone) {
+          seen.push(rows(backend, "key").map(([key]) => key));
+          await new Promise((resolve) => setImmediate(resolve));
+        }
+      })();
+      await backend.replaceWith(other);
+      expect(rows(backend, "key")).toEqual([["n", "new"]]);
+      isDone = true;
+      await watching;
+      expect(new Set(seen.map((keys) => keys.join()))).toEqual(new Set(["a,b"]));
+      expect(rows(snapshot, "key")).toEqual([["a", "durable"]]);
+      backend.write((tx) => tx.put("key", utf8Bytes("o"), utf8Bytes("later")));
+      await backend.flush();
+      snapshot.close();
+      await backend.defragment();
+      await backend.close();
+      expect(fs.readdirSync(folder).sort()).toEqual(["db.lmdb", "db.lmdb-lock"]);
+      const again = await openBackend(options(folder));
+      expect(rows(again, "key").map(([key]) => key)).toEqual(["n", "o"]);
+      await again.close();
+    },
+  );
 
   it("a defragmentation that fails leaves the backend as it was", async () => {
     const folder = temporaryFolder();

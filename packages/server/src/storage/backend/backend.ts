@@ -122,6 +122,8 @@ export class LmdbBackend implements Backend {
   #sizes: FileSizes;
   #defragmenting: Promise<{ beforeBytes: number; afterBytes: number }> | undefined;
   #defragmentations = 0;
+  /** Old files that are still being closed. */
+  #lettingGo: Promise<void> = Promise.resolve();
   /** While a defragmentation runs: takes each frozen layer, too. */
   #replay: { commit(layer: Layer): Promise<void>; bytes: number } | undefined;
 
@@ -359,11 +361,10 @@ export class LmdbBackend implements Backend {
         await this.#copyWhileServing(worker);
       }
       const beforeBytes = this.#sizes.fileBytes;
-      const old = await this.#adopt(environment, committer, temporary);
+      await this.#rename(temporary);
+      this.#adopt(environment, committer);
       this.#resume();
-      // The old file goes with its last holder, which takes a while when it was big: so the worker is the last.
-      await old.shared.release();
-      await old.committer.close();
+      await this.#lettingGo;
       observer?.defragmented?.(clock.monotonicMs() - start);
       return { beforeBytes, afterBytes: this.#sizes.fileBytes };
     } catch (error) {
@@ -436,29 +437,76 @@ export class LmdbBackend implements Backend {
     await settled();
   }
 
-  /** Lets the new file take the old one's place, and returns the old one. Commits are paused, nothing is in flight. */
-  async #adopt(
-    environment: Environment,
-    committer: Committer,
-    temporary: string,
-  ): Promise<{ readonly shared: SharedEnvironment; readonly committer: Committer }> {
-    const old = { shared: this.#shared, committer: this.#committer };
+  /**
+   * Lets the new file take the old one's place. Commits are paused, nothing is in flight. The caller puts the result in
+   * force, in the turn in which it gets it.
+   */
+  async #rename(temporary: string): Promise<void> {
     assert(!this.#committing, "a file swapped under a running commit");
-    environment.renew();
-    // The lock file goes with the environment that has it open; LMDB finds its own by these names.
     fs.renameSync(temporary, this.path);
-    fs.renameSync(`${temporary}-lock`, `${this.path}-lock`);
-    this.#shared = new SharedEnvironment(environment);
-    this.#stores = environment.stores;
-    this.#committer = committer;
-    this.#sizes = environment.sizes();
     try {
+      // The lock file goes with the environment that has it open; LMDB finds its own by these names.
+      fs.renameSync(`${temporary}-lock`, `${this.path}-lock`);
       // Until the new name is durable no batch may be called so: it could be in a file that has no name after a crash.
       await syncFolder(path.dirname(this.path));
     } catch (error) {
       this.#fail(error as Error);
     }
-    return old;
+  }
+
+  /** Reads and commits go to the new file from here on. The old one is let go of beside other work. */
+  #adopt(environment: Environment, committer: Committer): void {
+    const old = { shared: this.#shared, committer: this.#committer };
+    environment.renew();
+    this.#shared = new SharedEnvironment(environment);
+    this.#stores = environment.stores;
+    this.#committer = committer;
+    this.#sizes = environment.sizes();
+    // The old file goes with its last holder, which takes a while when it was big: so the worker is the last.
+    const letGo = async (): Promise<void> => {
+      await old.shared.release();
+      await old.committer.close();
+    };
+    this.#lettingGo = Promise.all([this.#lettingGo, letGo()]).then(() => undefined);
+  }
+
+  async replaceWith(file: string): Promise<void> {
+    assert(!this.#closing, "backend.replaceWith after close");
+    await this.#defragmenting?.catch(() => undefined);
+    if (this.#failure) throw this.#failure;
+    const { clock, commits = "worker" } = this.#options;
+    const settings = {
+      path: file,
+      noSync: this.#options.unsafeNoFsync ?? false,
+      mapSizeBytes: this.#options.mapSizeBytes,
+    };
+    let environment: Environment | undefined;
+    let committer: Committer | undefined;
+    try {
+      if (!fs.existsSync(file)) throw new Error(`open ${file}: no such file or directory`);
+      if (commits === "worker") committer = await WorkerCommitter.start(settings);
+      environment = new Environment(settings);
+      committer ??= new InlineCommitter(environment, () => clock.monotonicMs());
+      await this.#pause();
+      await this.#rename(file);
+    } catch (error) {
+      this.#goOn();
+      await committer?.close();
+      await environment?.close();
+      throw error;
+    }
+    this.#adopt(environment, committer);
+    this.#open.release();
+    this.#open = new Layer(this.#pool);
+    this.#layers = [this.#open];
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    this.#isDue = false;
+    // Who waits for what was dropped waits for nothing any more.
+    this.#durable = ++this.#frozen;
+    for (const waiter of this.#waiters.splice(0)) waiter.resolve();
+    this.#goOn();
+    this.#relieve();
   }
 
   /** Commits go on, to this file alone. */
@@ -502,6 +550,7 @@ export class LmdbBackend implements Backend {
     this.#timer?.cancel();
     await this.#committer.close();
     await this.#shared.release();
+    await this.#lettingGo;
     if (failure) throw failure;
   }
 

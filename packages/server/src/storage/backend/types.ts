@@ -106,6 +106,13 @@ export interface Backend extends BackendReader, AsyncDisposable {
    * new one is durable and takes its name. One at a time; a second call joins the first.
    */
   defragment(): Promise<{ readonly beforeBytes: number; readonly afterBytes: number }>;
+  /**
+   * Puts another LMDB file, made by `importBolt` on the same disk and closed, in the place of this one: a state that a
+   * leader sent. Writers have stopped; what is buffered is dropped. Until the promise resolves reads see the old state,
+   * in the turn in which it does they see the new one, which is then durable under `path`. Open snapshots keep the old
+   * state. Rejects, with everything as it was, when the file cannot be opened or renamed.
+   */
+  replaceWith(file: string): Promise<void>;
   /** Bytes of the file; what `dbSize` of Status reports and the quota is held against. Buffered writes count in. */
   sizeBytes(): number;
   /** `sizeBytes()` less the pages that are free for reuse; what `dbSizeInUse` reports. */
