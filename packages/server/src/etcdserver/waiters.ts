@@ -157,8 +157,14 @@ export class IndexWaiters {
       const settled = () => signal.removeEventListener("abort", onAbort);
       const waiter = {
         index,
-        resolve: () => (settled(), resolve()),
-        reject: (error: Error) => (settled(), reject(error)),
+        resolve: () => {
+          settled();
+          resolve();
+        },
+        reject: (error: Error) => {
+          settled();
+          reject(error);
+        },
       };
       this.#waiting.push(waiter);
       signal.addEventListener("abort", onAbort, { once: true });
