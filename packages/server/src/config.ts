@@ -359,7 +359,7 @@ export function buildConfig(settings: Settings, isInitialized = false): Config {
     grpcKeepAliveMinTimeMs: flags.number("grpc-keepalive-min-time"),
     grpcKeepAliveIntervalMs: flags.number("grpc-keepalive-interval"),
     grpcKeepAliveTimeoutMs: flags.number("grpc-keepalive-timeout"),
-    grpcTransport: flags.text("experimental-grpc-transport") === "native" ? "native" : "grpc-js",
+    grpcTransport: flags.text("experimental-grpc-transport") === "grpc-js" ? "grpc-js" : "native",
     socketReusePort: flags.bool("socket-reuse-port"),
     raftReadTimeoutMs: Math.max(flags.number("raft-read-timeout"), 5000),
     raftWriteTimeoutMs: Math.max(flags.number("raft-write-timeout"), 5000),

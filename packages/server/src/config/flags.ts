@@ -377,8 +377,8 @@ const sections: readonly (readonly [section: string, rows: readonly Row[]])[] = 
       [
         "experimental-grpc-transport",
         "enum",
-        "grpc-js",
-        "Who carries gRPC: grpc-js, or native, HTTP/2 of our own. Not a flag of etcd.",
+        "native",
+        "Who carries gRPC: native, HTTP/2 of our own, or grpc-js. Not a flag of etcd.",
         { choices: ["grpc-js", "native"] },
       ],
     ],
