@@ -18,7 +18,7 @@
 import { assert, verifyAll } from "../lib/assert.ts";
 import { type KeyString, keyBytes, keyString } from "../lib/bytes.ts";
 import { yieldToEventLoop } from "../lib/wait.ts";
-import { type BackendReader, isLongLiveKey, liveKey } from "../storage/index.ts";
+import { type BackendReader, isLongLiveKey, liveKey, SHORT_KEY_BYTES_MAX } from "../storage/index.ts";
 import { countLive } from "./key-index.ts";
 import { isEmptyRange, type KeyRange, keyAfter } from "./key-range.ts";
 
@@ -249,11 +249,13 @@ export class Counts {
   #isWholeFrom(reader: BackendReader, at: Position, start: KeyString): boolean {
     const fence = (this.#groups[at.group] as Group).fences[at.block] as KeyString;
     if (fence === start) return true;
+    if (start.length > SHORT_KEY_BYTES_MAX) return false;
     return !reader.first("live", { start: keyBytes(fence), end: keyBytes(start), keysOnly: true });
   }
 
   /** Whether a block has no row at or behind `end`, which lies in it. */
   #isWholeTo(reader: BackendReader, at: Position, end: KeyString): boolean {
+    if (end.length > SHORT_KEY_BYTES_MAX) return false;
     const fence = this.#fenceAfter(at);
     return !reader.first("live", { start: keyBytes(end), end: fence && keyBytes(fence), keysOnly: true });
   }

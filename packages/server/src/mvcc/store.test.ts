@@ -125,6 +125,12 @@ describe("range()", () => {
     expect(get(harness, `${long}a`).count).toBe(1);
     expect(get(harness, `${long}a`, "\0", { keysOnly: true }).kvs.length).toBe(2);
     expect(get(harness, "k", `${long}b`).count).toBe(2);
+    expect(get(harness, `${long}a`, "\0", { countOnly: true }).count).toBe(2);
+    for (let i = 0; i < 2000; i++) put(harness, `l${i}`);
+    await harness.backend.flush();
+    expect(get(harness, `${long}a`, "\0", { countOnly: true }).count).toBe(2002);
+    expect(get(harness, `${long}a`, `l${long}`, { countOnly: true }).count).toBe(2002);
+    del(harness, "l", "m");
     await harness.restart({ withoutIndex: true });
     del(harness, `${long}a`);
     expect(get(harness, "k", "l", { revision: 4 }).count).toBe(3);
@@ -190,6 +196,10 @@ describe("txn()", () => {
       [op.range("b", { revision: 2 }), "FutureRevision"],
       [op.range("b", { revision: -2 }), "Compacted"],
       [op.txn(TxnRequest.create({ success: [op.put("c", "", { lease: 9n })] })), "LeaseNotFound"],
+      [
+        op.txn(TxnRequest.create({ success: [op.range("b", { revision: 9 }), op.put("c", "", { lease: 9n })] })),
+        "LeaseNotFound",
+      ],
     ];
     for (const [operation, kind] of cases) {
       expect(() => txn(harness, [op.put("a"), operation])).toThrow(new EtcdError(kind));

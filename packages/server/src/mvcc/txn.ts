@@ -105,36 +105,33 @@ function compareWith({ target, targetUnion: wanted }: Compare, pair: Compared): 
 
 /**
  * Refuses what would fail half-way: keeping the value or lease of a key that does not exist, an unknown lease, a
- * revision that cannot be read. Unlike in a plain range, a negative revision is not "the newest" here.
+ * revision that cannot be read. Unlike in a plain range, a negative revision is not "the newest" here. All puts are looked
+ * at before any range, as in etcd: the first failure is what the client is told.
  */
 export function checkPath(view: RangeView, leases: LeaseAttacher, path: TxnPath): void {
+  checkPuts(view, leases, path);
+  checkRanges(view, path);
+}
+
+function checkPuts(view: RangeView, leases: LeaseAttacher, path: TxnPath): void {
   let nested = 0;
   for (const { request } of path.operations) {
-    if (!request) throw new EtcdError("KeyNotFound");
-    switch (request.kind) {
-      case "requestRange": {
-        const { revision } = request.value;
-        if (revision === 0) break;
-        if (revision > view.currentRevision) throw new EtcdError("FutureRevision");
-        if (revision < view.compactRevision) throw new EtcdError("Compacted");
-        break;
-      }
-      case "requestPut": {
-        const put = request.value;
-        if ((put.ignoreValue || put.ignoreLease) && !readLive(view.reader, put.key)) {
-          throw new EtcdError("KeyNotFound");
-        }
-        if (put.lease !== 0n && !leases.has(put.lease)) throw new EtcdError("LeaseNotFound");
-        break;
-      }
-      case "requestDeleteRange":
-        break;
-      case "requestTxn":
-        checkPath(view, leases, path.nested[nested++] as TxnPath);
-        break;
-      default:
-        assertNever(request, "operation");
-    }
+    if (request?.kind === "requestTxn") checkPuts(view, leases, path.nested[nested++] as TxnPath);
+    if (request?.kind !== "requestPut") continue;
+    const { key, lease, ignoreValue, ignoreLease } = request.value;
+    if ((ignoreValue || ignoreLease) && !readLive(view.reader, key)) throw new EtcdError("KeyNotFound");
+    if (lease !== 0n && !leases.has(lease)) throw new EtcdError("LeaseNotFound");
+  }
+}
+
+function checkRanges(view: RangeView, path: TxnPath): void {
+  let nested = 0;
+  for (const { request } of path.operations) {
+    if (request?.kind === "requestTxn") checkRanges(view, path.nested[nested++] as TxnPath);
+    if (request?.kind !== "requestRange" || request.value.revision === 0) continue;
+    const { revision } = request.value;
+    if (revision > view.currentRevision) throw new EtcdError("FutureRevision");
+    if (revision < view.compactRevision) throw new EtcdError("Compacted");
   }
 }
 
