@@ -193,6 +193,7 @@ async function runInteractive(context: CommandContext, environment: readonly str
   const spec = root.subcommands?.find(({ name }) => name === "watch");
   if (!spec) throw new Error("no watch command");
   const progress: (() => void)[] = [];
+  let isOver = false;
   let fail: (error: unknown) => void = () => {};
   const failed = new Promise<never>((_, reject) => {
     fail = reject;
@@ -219,7 +220,7 @@ async function runInteractive(context: CommandContext, environment: readonly str
     following.catch((error: unknown) => {
       // A failed command ends us; a watch that breaks ends alone.
       if (error instanceof ExitError) fail(error);
-      else io.err.write(`watch was canceled (${errorText(error)})\n`);
+      else if (!isOver) io.err.write(`watch was canceled (${errorText(error)})\n`);
     });
   };
   const readLines = async (): Promise<void> => {
@@ -247,7 +248,11 @@ async function runInteractive(context: CommandContext, environment: readonly str
     }
     throw new ExitError(INVALID_INPUT, "error reading watch request line: EOF");
   };
-  await Promise.race([readLines(), failed]);
+  try {
+    await Promise.race([readLines(), failed]);
+  } finally {
+    isOver = true;
+  }
 }
 
 /** @throws ExitError 128 */
