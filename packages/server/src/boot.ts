@@ -45,6 +45,7 @@ import {
   lockDataDir,
   openBackend,
   prepareDataDir,
+  type SnapStore,
   systemFiles,
   walExists,
 } from "./storage/index.ts";
@@ -123,6 +124,10 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       snapDir: paths.snapDir,
       walOptions: { clock, logger, unsafeNoFsync: config.unsafeNoFsync, observer: metrics.wal },
       snapObserver: metrics.snap,
+      adoptDatabase: async (snaps, snapshotIndex) => {
+        await backend.replaceWith(await importDatabase(snaps, snapshotIndex));
+        await snaps.releaseDatabases(snapshotIndex + 1);
+      },
       fetchMembers: (urls) => peers.members(urls),
       onVersion: (version) =>
         logger.info("enabled capabilities for version", { "cluster-version": version.replace(/\.0$/, "") }),
@@ -213,7 +218,15 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
         confState: booted.confState,
         consistentIndex: booted.consistentIndex,
         snapshotPath: () => path.join(paths.snapDir, `tmp-${random.bits64().toString(16)}.db`),
-        installSnapshot: () => Promise.reject(new Error("a snapshot came, but this member is alone")),
+        installSnapshot: async ({ data, metadata }) => {
+          const incoming = await importDatabase(booted.snaps, metadata.index);
+          await store.pause();
+          await backend.replaceWith(incoming);
+          await store.reload(backend);
+          lessor.reload(backend);
+          cluster.recover(data, backend);
+          await booted.snaps.releaseDatabases(metadata.index + 1);
+        },
         observer: metrics.server,
       },
       transport,
@@ -285,6 +298,15 @@ async function stop(config: Config, member: RunningEtcd, ports: BoundListeners, 
   await member.stop();
   ports.close();
   logger.info("closed etcd server", fields);
+}
+
+/** Makes a backend's file of the database that a leader sent with its snapshot; the path of the new file. */
+async function importDatabase(snaps: SnapStore, snapshotIndex: number): Promise<string> {
+  const boltPath = await snaps.findDatabase(snapshotIndex);
+  const backendPath = path.join(snaps.dir, "tmp-incoming.lmdb");
+  await systemFiles.removeTree(backendPath);
+  await importBolt({ boltPath, backendPath });
+  return backendPath;
 }
 
 /** The effective configuration, as etcd's log tells it. */

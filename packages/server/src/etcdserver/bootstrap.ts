@@ -47,6 +47,8 @@ export interface BootstrapDeps {
   readonly walOptions: WalOptions;
   readonly snapObserver?: SnapObserver | undefined;
   readonly onVersion: NonNullable<ClusterOptions["onVersion"]>;
+  /** Puts the database that came with the leader's snapshot at this index in the place of the backend's content. */
+  adoptDatabase(snaps: SnapStore, snapshotIndex: number): Promise<void>;
   /** Asks running members who is in their cluster; undefined when none of the URLs answers. */
   fetchMembers(
     peerUrls: readonly string[],
@@ -90,7 +92,7 @@ export async function bootstrap(deps: BootstrapDeps): Promise<Bootstrapped> {
   const snapshot = isNew
     ? undefined
     : await snaps.loadNewestAvailable(await readWalError(validSnapshots(walDir, deps)));
-  const { index: consistentIndex } = readConsistentIndex(backend);
+  let { index: consistentIndex } = readConsistentIndex(backend);
   const snapshotIndex = snapshot?.metadata.index ?? 0;
   if (snapshot) {
     logger.info("recovered v2 store from snapshot", {
@@ -98,9 +100,20 @@ export async function bootstrap(deps: BootstrapDeps): Promise<Bootstrapped> {
       "snapshot-size": humanBytes(snapshot.data?.length ?? 0),
     });
     if (consistentIndex < snapshotIndex) {
-      throw new BootstrapError(
-        `failed to recover v3 backend from snapshot: the backend is at index ${consistentIndex}, the snapshot at ${snapshotIndex}`,
-      );
+      // Stopped between the saving of a received snapshot and its installation.
+      try {
+        await deps.adoptDatabase(snaps, snapshotIndex);
+      } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error);
+        throw new BootstrapError(`failed to recover v3 backend from snapshot: ${reason}`, { cause: error });
+      }
+      ({ index: consistentIndex } = readConsistentIndex(backend));
+      logger.info("recovered v3 backend from snapshot", {
+        "backend-size-bytes": backend.sizeBytes(),
+        "backend-size": humanBytes(backend.sizeBytes()),
+        "backend-size-in-use-bytes": backend.sizeInUseBytes(),
+        "backend-size-in-use": humanBytes(backend.sizeInUseBytes()),
+      });
     }
   } else if (!isNew) {
     logger.info("No snapshot found. Recovering WAL from scratch!");

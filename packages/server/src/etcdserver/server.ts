@@ -105,7 +105,7 @@ import { isTxnReadOnly, isTxnSerializable, type MvccStore, type WatchHub } from 
 import { InternalRaftRequest, Request } from "../pb/etcdserverpb.ts";
 import { type ConfChange, ConfChangeType, type ConfState, type Message, type Snapshot } from "../pb/raftpb.ts";
 import type { MemoryStorage, RawNode } from "../raft/index.ts";
-import { type Backend, exportBolt } from "../storage/index.ts";
+import { type Backend, exportBolt, readConsistentIndex } from "../storage/index.ts";
 import { AlarmStore, alarmName } from "./apply/alarms.ts";
 import { type Applied, ApplyLoop } from "./apply/apply-loop.ts";
 import { costOfLeaseGrant, costOfPut, costOfTxn, createQuota, type Quota } from "./apply/quota.ts";
@@ -517,7 +517,8 @@ export class Server implements EtcdServer, TransportSink {
     await this.#deps.installSnapshot(snapshot);
     this.#alarms.reload(this.#deps.backend);
     this.#auth.store.reload(this.#deps.backend);
-    this.#apply.restored(index, term, confState);
+    const { index: consistentIndex } = readConsistentIndex(this.#deps.backend);
+    this.#apply.restored({ index, term, confState, consistentIndex });
     this.#snapshotter.installed(index);
     this.#applied.reach(index);
     this.#transport.removeAllPeers();

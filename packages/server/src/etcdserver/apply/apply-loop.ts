@@ -120,12 +120,12 @@ export class ApplyLoop implements ApplySink {
     this.#queue = [];
   }
 
-  /** A snapshot was installed: everything up to it is part of the state now. */
-  restored(index: number, term: number, confState: ConfState): void {
-    this.#appliedIndex = index;
-    this.#appliedTerm = term;
-    this.#consistentIndex = index;
-    this.#confState = confState;
+  /** A snapshot was installed: everything up to it is part of the state now, and its database may be ahead of it. */
+  restored(at: { index: number; term: number; confState: ConfState; consistentIndex: number }): void {
+    this.#appliedIndex = at.index;
+    this.#appliedTerm = at.term;
+    this.#confState = at.confState;
+    this.#consistentIndex = at.consistentIndex;
   }
 
   /** The first chunk at once, the rest in later turns of the event loop. */
