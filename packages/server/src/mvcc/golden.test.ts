@@ -49,7 +49,6 @@ function bytes(text = ""): Buffer {
 
 function shown(key: Uint8Array): string {
   const text = keyString(key).replace(/(.)\1{20,}/gs, (all, char: string) => `${char}*${all.length}`);
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is shown escaped.
   return text.replaceAll("\0", "\\0").replace(/[^\x20-\x7e]/g, (c) => `\\x${c.charCodeAt(0).toString(16)}`);
 }
 

@@ -253,7 +253,7 @@ function rangeSorted(
 
 function comparatorFor(
   target: number,
-  valueOf: (pair: Candidate) => Uint8Array,
+  readValue: (pair: Candidate) => Uint8Array,
 ): (a: Candidate, b: Candidate) => number {
   switch (target) {
     case SortTarget.Version:
@@ -267,7 +267,7 @@ function comparatorFor(
       const value = (pair: Candidate): Uint8Array => {
         let known = values.get(pair);
         if (!known) {
-          known = valueOf(pair);
+          known = readValue(pair);
           values.set(pair, known);
         }
         return known;

@@ -25,7 +25,6 @@ import { copyBytes } from "../lib/bytes.ts";
 import type { Clock } from "../lib/clock.ts";
 import { goDuration, humanBytes } from "../lib/go-format.ts";
 import type { Logger } from "../lib/log.ts";
-import { deferred } from "../lib/wait.ts";
 import {
   type Backend,
   type BackendTxn,
