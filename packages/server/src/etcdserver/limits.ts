@@ -6,6 +6,9 @@ export const APPLY_LAG_MAX = 5000;
 /** Entries applied in one go before other work is let in: at 10 us an entry, about 5 ms. */
 export const APPLY_CHUNK_ENTRIES = 512;
 
+/** The same in time, for entries that cost more. */
+export const APPLY_CHUNK_MS = 10;
+
 /** Entries whose effects share one write of the backend, and so one consistent index. Our own. */
 export const APPLY_GROUP_ENTRIES = 64;
 

@@ -18,7 +18,7 @@ import { decodeConfChangeContext } from "../../membership/index.ts";
 import { InternalRaftRequest } from "../../pb/etcdserverpb.ts";
 import { ConfChange, ConfChangeType, type ConfState, type Entry, EntryType, type Snapshot } from "../../pb/raftpb.ts";
 import { type Backend, type BackendTxn, writeConfStateJson, writeConsistentIndex } from "../../storage/index.ts";
-import { APPLY_CHUNK_ENTRIES, APPLY_GROUP_ENTRIES } from "../limits.ts";
+import { APPLY_CHUNK_ENTRIES, APPLY_CHUNK_MS, APPLY_GROUP_ENTRIES } from "../limits.ts";
 import type { ApplySink } from "../raft-loop.ts";
 import type { Transport } from "../transport.ts";
 import { type ApplyDeps, type ApplyResult, applyMembership, applyRequest } from "./applier.ts";
@@ -149,24 +149,26 @@ export class ApplyLoop implements ApplySink {
 
   /** Applies one chunk. Gives what to wait for before the next one, or undefined when nothing is left. */
   #applySome(): Promise<void> | undefined {
+    const deps = this.#deps;
+    const startMs = deps.clock.monotonicMs();
     let budget = APPLY_CHUNK_ENTRIES;
     while (!this.#isStopped) {
       const work = this.#queue[0];
       if (!work) return undefined;
-      const pressure = this.#deps.backend.pressure();
+      const pressure = deps.backend.pressure();
       if (pressure) return pressure;
       if (work.kind === "snapshot") {
         this.#queue.shift();
-        return this.#deps.installSnapshot(work.snapshot);
+        return deps.installSnapshot(work.snapshot);
       }
-      if (budget <= 0) return yieldToEventLoop();
+      if (budget <= 0 || deps.clock.monotonicMs() - startMs > APPLY_CHUNK_MS) return yieldToEventLoop();
       const end = Math.min(work.entries.length, work.at + Math.min(APPLY_GROUP_ENTRIES, budget));
       this.#applyGroup(work.entries, work.at, end);
       budget -= end - work.at;
       work.at = end;
       if (end === work.entries.length) {
         this.#queue.shift();
-        this.#deps.appliedTo(this.#appliedIndex, this.#confState);
+        deps.appliedTo(this.#appliedIndex, this.#confState);
         work.done();
       }
     }

@@ -319,7 +319,9 @@ describe("backend", () => {
     await expect(backend.flush()).rejects.toThrow("No space left on device");
     backend.write((tx) => tx.put("meta", utf8Bytes("b"), utf8Bytes("2")));
     await expect(backend.flush()).rejects.toThrow("No space left on device");
-    expect(failures.map((error) => error.message)).toEqual(["No space left on device"]);
+    expect(failures.map((error) => error.message)).toEqual([
+      `failed to commit to ${path.join(folder, "db.lmdb")}: No space left on device`,
+    ]);
     expect(text(backend.get("meta", utf8Bytes("a")))).toBe("1");
     expect(text(backend.get("meta", utf8Bytes("b")))).toBe("2");
     await expect(backend.close()).rejects.toThrow("No space left on device");
@@ -534,3 +536,23 @@ async function killedWriter(
   expect(messages).toBeGreaterThanOrEqual(killAfter);
   return { flushed };
 }
+
+describe("a write that throws", () => {
+  it("keeps its half, and all that is not frozen yet, out of the file for good", async () => {
+    const folder = temporaryFolder();
+    const backend = await openBackend(options(folder, { commits: "inline", batchIntervalMs: 3_600_000 }));
+    backend.write((tx) => tx.put("meta", utf8Bytes("durable"), utf8Bytes("1")));
+    await backend.flush();
+    expect(() =>
+      backend.write((tx) => {
+        tx.put("meta", utf8Bytes("half"), utf8Bytes("1"));
+        throw new Error("the other half cannot be written");
+      }),
+    ).toThrow("other half");
+    await expect(backend.flush()).rejects.toThrow("other half");
+    await backend.close().catch(() => {});
+    const again = await openBackend(options(folder, { commits: "inline" }));
+    expect(rows(again, "meta")).toEqual([["durable", "1"]]);
+    await again.close();
+  });
+});

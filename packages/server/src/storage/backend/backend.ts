@@ -40,6 +40,8 @@ const BUFFERED_BYTES_MAX = 64 * 1024 * 1024;
 /** What may wait for the new file of a defragmentation. */
 const REPLAY_BYTES_MAX = 128 * 1024 * 1024;
 const OPEN_SNAPSHOTS_MAX = 512;
+/** With less than this left, a write that failed is taken to have failed for want of space. */
+const FULL_DISK_BYTES = 1024 * 1024;
 
 interface FlushWaiter {
   /** Number of the layer that must be durable. */
@@ -189,6 +191,10 @@ export class LmdbBackend implements Backend {
     let result: T;
     try {
       result = fn(this.#txn);
+    } catch (error) {
+      // Half of what belongs together must never reach the file: from here on nothing does.
+      this.#refuseCommits(error instanceof Error ? error : new Error(String(error)));
+      throw error;
     } finally {
       this.#isWriting = false;
     }
@@ -239,8 +245,20 @@ export class LmdbBackend implements Backend {
         else layer.release();
         this.#afterCommit();
       },
-      (error: Error) => this.#fail(error),
+      (error: Error) => this.#fail(this.#described(error)),
     );
+  }
+
+  /** LMDB says "Input/output error" for most of what a disk can refuse; who reads it wants to know where, and why. */
+  #described(error: Error): Error {
+    let reason = error.message;
+    try {
+      const { bavail, bsize } = fs.statfsSync(path.dirname(this.path));
+      if (bavail * bsize < FULL_DISK_BYTES) reason = "no space left on device";
+    } catch {
+      // The disk may be gone altogether.
+    }
+    return new Error(`failed to commit to ${this.path}: ${reason}`, { cause: error });
   }
 
   #afterCommit(): void {
@@ -252,13 +270,19 @@ export class LmdbBackend implements Backend {
     this.#relieve();
   }
 
-  #fail(error: Error): void {
+  /** What is frozen already may still become durable; nothing that comes after it will. */
+  #refuseCommits(error: Error): void {
     if (this.#failure) return;
     this.#failure = error;
     this.#timer?.cancel();
     for (const waiter of this.#waiters) waiter.reject(error);
     this.#waiters = [];
     this.#relieve();
+  }
+
+  #fail(error: Error): void {
+    if (this.#failure) return;
+    this.#refuseCommits(error);
     this.#options.logger.error("failed to commit backend transaction", { path: this.path, error });
     this.#options.onFatal(error);
   }

@@ -88,8 +88,8 @@ export interface Backend extends BackendReader, AsyncDisposable {
   readonly path: string;
   /**
    * Runs `fn` with a writer that joins the open batch. The batch never ends inside `fn`, so what one call writes is
-   * durable together or not at all. Synchronous; not nested. If `fn` throws, what it had written stays in the batch:
-   * such a throw means that state is half-changed, and callers treat it as fatal.
+   * durable together or not at all. Synchronous; not nested. If `fn` throws, state is half-changed: callers treat it as
+   * fatal, and nothing that is buffered becomes durable any more.
    */
   write<T>(fn: (tx: BackendTxn) => T): T;
   /** Resolves when all that was written before the call is durable in LMDB. Rejects after a failed commit or a close. */
