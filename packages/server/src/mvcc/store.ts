@@ -282,7 +282,8 @@ export class MvccStore implements RangeView {
 
   /**
    * Throws LeaseNotFound, and KeyNotFound when value or lease are to be kept and the key is not alive; nothing has been
-   * written then.
+   * written then. Like all refusals here it must be caught inside the backend's write, which takes a throw for a broken
+   * state.
    */
   put(tx: BackendTxn, request: PutRequest): PutResponse {
     this.#stats.puts++;

@@ -2,6 +2,7 @@
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import { EtcdError } from "@etcd-ts/client/wire";
 import { VirtualClock } from "../../lib/clock.ts";
 import { silentLogger } from "../../lib/log.ts";
 import { type Backend, type BackendTxn, INDEX_MARKER_KEY, openBackend } from "../../storage/index.ts";
@@ -49,13 +50,19 @@ export class Harness implements AsyncDisposable {
     });
   }
 
-  /** One applied entry. */
+  /** One applied entry. A refusal is an answer, so like apply this lets it out only after the backend's write. */
   write<T>(fn: (tx: BackendTxn) => T): T {
-    try {
-      return this.backend.write(fn);
-    } finally {
-      this.store.endWrite();
-    }
+    const outcome = this.backend.write((tx): { result: T } | { refusal: EtcdError } => {
+      try {
+        return { result: fn(tx) };
+      } catch (error) {
+        if (error instanceof EtcdError) return { refusal: error };
+        throw error;
+      }
+    });
+    this.store.endWrite();
+    if ("refusal" in outcome) throw outcome.refusal;
+    return outcome.result;
   }
 
   async restart(options: { readonly withoutIndex?: boolean } = {}): Promise<void> {
