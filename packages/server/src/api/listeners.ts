@@ -18,6 +18,7 @@ import {
   type ServiceRegistration,
   type TlsAcceptor,
 } from "../rpc/index.ts";
+import { createGateway } from "./gateway/gateway.ts";
 import { ServerMetrics } from "./http/metrics.ts";
 import { clientHandler, type HttpDeps, metricsHandler, notFound } from "./http/routes.ts";
 import { acceptorOf, checkSchemes, tlsOf, type TlsPortsConfig } from "./tls-ports.ts";
@@ -185,9 +186,8 @@ export class BoundListeners {
     return created;
   }
 
-  async #gateway(services: readonly ServiceRegistration[], server: EtcdServer): Promise<HttpHandler> {
+  #gateway(services: readonly ServiceRegistration[], server: EtcdServer): HttpHandler {
     const { clock, onFatal } = this.#deps;
-    const { createGateway } = await import("./gateway/gateway.ts");
     const messageBytesMax = this.#config.maxRequestBytes + GRPC_OVERHEAD_BYTES;
     return createGateway({ services, hooks: this.#hooks(server), clock, messageBytesMax, onFatal });
   }
@@ -248,7 +248,7 @@ export class BoundListeners {
       cors: config.cors,
       hostWhitelist: config.hostWhitelist,
       argv: process.argv,
-      gateway: config.enableGrpcGateway ? await this.#gateway(services, server) : undefined,
+      gateway: config.enableGrpcGateway ? this.#gateway(services, server) : undefined,
     };
     const serveMetrics = metricsHandler(http);
     for (const listener of this.#metricsPorts) {
