@@ -16,7 +16,7 @@ export interface SimConsole {
 }
 
 /** Gives the exit code. */
-export function runSimulations(args: SimArguments, console: SimConsole): number {
+export function runSimulations(args: SimArguments, console: SimConsole, run = runSeed): number {
   const first = args.seed ?? args.from;
   const count = args.seed === undefined ? args.seeds : 1;
   const startedMs = console.nowMs();
@@ -27,7 +27,7 @@ export function runSimulations(args: SimArguments, console: SimConsole): number 
   let stuck = 0;
   for (let seed = first; seed < first + count; seed++) {
     const trace = args.trace ? (line: string) => console.write(`${line}\n`) : undefined;
-    const result = runSeed({ seed, trace });
+    const result = run({ seed, trace });
     virtualMs += result.virtualMs;
     events += result.events;
     committed += result.committed;

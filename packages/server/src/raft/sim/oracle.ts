@@ -6,16 +6,18 @@
  *  - log matching: an index and a term name one entry, and one predecessor of it;
  *  - leader completeness: a leader has all that was committed in terms before its own;
  *  - state machine safety: all nodes apply the same at an index, and get the same state and configuration by it;
- *  - what a leader commits is durable on a quorum of its configuration;
+ *  - what a leader commits is of its own term, or before such an entry, and durable on a quorum of its configuration;
  *  - terms rise; applied <= applying <= committed <= last; nothing committed is taken back;
- *  - a linearizable read sees all that was committed when it was asked for.
+ *  - a linearizable read sees all that was committed when it was asked for;
+ *  - a leader adds a configuration change only when it has applied all before it, and nobody campaigns who knows of a
+ *    committed one that it has not applied.
  *
  * The oracle only looks. Since it remembers everything, it suffices to look at the node that has just acted.
  */
 import { equalBytes, EMPTY_BYTES, hexId } from "../../lib/bytes.ts";
-import type { ConfState, Entry, HardState, Message } from "../../pb/raftpb.ts";
-import { MessageType } from "../../pb/raftpb.ts";
+import { type ConfState, type Entry, EntryType, type HardState, type Message, MessageType } from "../../pb/raftpb.ts";
 import { describeConfState, describeEntry } from "../describe.ts";
+import type { RaftLog } from "../log.ts";
 import type { Raft } from "../raft.ts";
 import { NONE, type NodeId } from "../types.ts";
 import { UNKNOWN_TERM } from "../unstable.ts";
@@ -38,6 +40,11 @@ interface Seen {
 function sameEntry(a: Entry, b: Entry): boolean {
   if (a === b) return true;
   return a.term === b.term && a.type === b.type && equalBytes(a.data ?? EMPTY_BYTES, b.data ?? EMPTY_BYTES);
+}
+
+/** In [lo, hi). */
+function hasConfChange(log: RaftLog, lo: number, hi: number): boolean {
+  return lo < hi && log.some(lo, hi, Number.POSITIVE_INFINITY, (entry) => entry.type !== EntryType.EntryNormal);
 }
 
 function quorumOf(voters: ReadonlySet<NodeId>, has: (id: NodeId) => boolean): boolean {
@@ -98,9 +105,11 @@ export class Oracle {
     this.#votes.set(key, vote);
   }
 
-  /** Entries as they are handed out to be written; `previousTerm` is that of the entry before the first. */
-  appended(id: NodeId, entries: readonly Entry[], previousTerm: number): void {
-    let previous = previousTerm;
+  /** Entries as they are handed out to be written. */
+  appended(id: NodeId, entries: readonly Entry[], { log, term, state }: Raft): void {
+    const [first] = entries;
+    if (!first) return;
+    let previous = log.term(first.index - 1);
     for (const entry of entries) {
       const key = `${entry.term}/${entry.index}`;
       const known = this.#entries.get(key);
@@ -119,6 +128,13 @@ export class Oracle {
         () => `terms fall in the log of ${hexId(id)}: ${describeEntry(entry)} behind term ${previous}`,
       );
       previous = entry.term;
+      if (entry.type !== EntryType.EntryNormal && state === "leader" && entry.term === term) {
+        this.#require(
+          !hasConfChange(log, log.applied + 1, entry.index),
+          () =>
+            `${hexId(id)} adds ${describeEntry(entry)}, having applied ${log.applied} and not all changes before it`,
+        );
+      }
     }
   }
 
@@ -177,9 +193,21 @@ export class Oracle {
     );
     seen.term = term;
     if (core.state === "leader") this.#checkLeader(id, core);
+    if (core.state === "candidate" || core.state === "preCandidate") {
+      this.#require(
+        !hasConfChange(log, log.applied + 1, log.committed + 1),
+        () => `${hexId(id)} campaigns, having applied ${log.applied} and not all changes up to ${log.committed}`,
+      );
+    }
     if (log.committed > seen.committed) {
       for (let index = seen.committed + 1; index <= log.committed; index++) this.#checkCommitted(id, core, index);
-      if (core.state === "leader") this.#checkDurable(id, core);
+      if (core.state === "leader") {
+        this.#require(
+          log.term(log.committed) === term,
+          () => `${hexId(id)} commits ${log.term(log.committed)}/${log.committed} by counting, leading in term ${term}`,
+        );
+        this.#checkDurable(id, core);
+      }
       seen.committed = log.committed;
     }
   }

@@ -5,6 +5,7 @@
  *
  * Everything that is drawn is drawn from the seed, so a failure is replayed by its number.
  */
+import { assertNever } from "../../lib/assert.ts";
 import { asBuffer } from "../../lib/bytes.ts";
 import { type Logger, silentLogger } from "../../lib/log.ts";
 import { type Random, SeededRandom } from "../../lib/random.ts";
@@ -45,6 +46,10 @@ export type Sabotage = (core: Raft) => void;
 export interface SimulationOptions {
   readonly seed: number;
   readonly sabotage?: Sabotage | undefined;
+  /** In place of what the seed would choose. */
+  readonly plan?: Partial<Plan> | undefined;
+  /** Ends with the faults: nobody asks whether the members come to agree. */
+  readonly isShort?: boolean | undefined;
   /** Called with each thing that happens. */
   readonly trace?: ((line: string) => void) | undefined;
 }
@@ -62,8 +67,36 @@ export interface SimulationResult {
   readonly violation: Error | undefined;
 }
 
+export type Fault =
+  | "crash"
+  | "stall"
+  | "split"
+  | "cut"
+  | "isolate"
+  | "heal"
+  | "transfer"
+  | "rivalry"
+  | "campaign"
+  | "forgetLeader";
+
+/** As often as they stand here. */
+const FAULTS: readonly Fault[] = [
+  "crash",
+  "crash",
+  "crash",
+  "stall",
+  "split",
+  "cut",
+  "isolate",
+  "heal",
+  "transfer",
+  "rivalry",
+  "campaign",
+  "forgetLeader",
+];
+
 /** What a seed makes of a cluster. */
-interface Plan {
+export interface Plan {
   readonly nodes: number;
   readonly raft: Pick<
     RaftConfig,
@@ -83,6 +116,7 @@ interface Plan {
   readonly diskMs: number;
   /** Mean time between faults of the whole cluster; 0: none. */
   readonly faultEveryMs: number;
+  readonly faults: readonly Fault[];
   readonly proposeEveryMs: number;
   readonly confChangeEveryMs: number;
   readonly snapshotEvery: number;
@@ -115,6 +149,7 @@ function makePlan(random: Random): Plan {
     repeatRate: pick(random, [0, 0.02, 0.2]),
     diskMs: pick(random, [1, 10, 80]),
     faultEveryMs: pick(random, [0, 400, 1500, 4000]),
+    faults: FAULTS,
     proposeEveryMs: pick(random, [30, 150, 500]),
     confChangeEveryMs: pick(random, [0, 0, 400, 2000]),
     snapshotEvery: pick(random, [10, 50, 1_000_000]),
@@ -183,7 +218,7 @@ export class Simulation {
   constructor(options: SimulationOptions) {
     this.#options = options;
     this.#random = new SeededRandom(options.seed);
-    this.#plan = makePlan(this.#random);
+    this.#plan = { ...makePlan(this.#random), ...options.plan };
     const { trace } = options;
     this.#trace = trace && ((line) => trace(`${this.#queue.nowMs.toFixed(1).padStart(9)} ${line}`));
     this.#trace?.(JSON.stringify(this.#plan));
@@ -211,11 +246,7 @@ export class Simulation {
     try {
       this.#startClients();
       this.#runUntil(this.#plan.faultyMs);
-      this.#heal();
-      this.#runUntil(this.#plan.faultyMs + QUIET_MS);
-      this.#isLastStretch = true;
-      this.#runUntil(this.#plan.faultyMs + QUIET_MS + LAST_MS);
-      this.#checkConvergence();
+      if (!this.#options.isShort) this.#comeToAgree();
     } catch (error) {
       violation = error as Error;
       this.#trace?.(`${violation}`);
@@ -227,6 +258,15 @@ export class Simulation {
       isStuck: this.#isStuck,
       violation,
     };
+  }
+
+  #comeToAgree(): void {
+    const { faultyMs } = this.#plan;
+    this.#heal();
+    this.#runUntil(faultyMs + QUIET_MS);
+    this.#isLastStretch = true;
+    this.#runUntil(faultyMs + QUIET_MS + LAST_MS);
+    this.#checkConvergence();
   }
 
   #runUntil(untilMs: number): void {
@@ -326,8 +366,7 @@ export class Simulation {
   #takeReady(node: SimNode): Ready {
     const ready = node.raw.ready();
     if (this.#trace) this.#trace(`${node.id} ${describeReady(ready).trimEnd().replaceAll("\n", "\n            ")}`);
-    const [entry] = ready.entries;
-    if (entry) this.#oracle.appended(node.id, ready.entries, node.core.log.term(entry.index - 1));
+    this.#oracle.appended(node.id, ready.entries, node.core);
     for (const { index, context } of ready.readStates) {
       this.#oracle.readAnswered(node.id, asBuffer(context).toString("latin1"), index);
     }
@@ -406,11 +445,12 @@ export class Simulation {
     this.#appendThread(node);
   }
 
-  /** All that waits together shares one sync. */
+  /** What waits together may share one sync. */
   #appendThread(node: SimNode): void {
     if (node.isAppending || node.appendWork.length === 0) return;
     node.isAppending = true;
-    const batch = node.appendWork.splice(0);
+    const count = this.#chance(0.7) ? node.appendWork.length : 1 + this.#random.below(node.appendWork.length);
+    const batch = node.appendWork.splice(0, count);
     this.#later(node, this.#diskDelay(), () => {
       node.isAppending = false;
       for (const { m, write, written } of batch) {
@@ -544,7 +584,7 @@ export class Simulation {
     if (this.#isQuiet) return 1 + this.#random.fraction();
     // Snapshots are big. Now and then something takes very long.
     const mean = this.#plan.delayMs * (m.type === MessageType.MsgSnap ? 10 : 1);
-    return this.#chance(0.005) ? this.#about(3000) : 0.5 + this.#about(mean);
+    return this.#chance(0.01) ? this.#about(3000) : 0.5 + this.#about(mean);
   }
 
   #deliver(m: Message, arrived: () => void): void {
@@ -656,48 +696,71 @@ export class Simulation {
   // Faults
 
   #fault(): void {
-    const node = pick(this.#random, [...this.#nodes.values()]);
-    switch (this.#random.below(10)) {
-      case 0:
-      case 1:
-      case 2:
+    // What happens to a leader matters most.
+    const leaders = this.#leaders();
+    const node = pick(this.#random, leaders.length > 0 && this.#chance(0.4) ? leaders : [...this.#nodes.values()]);
+    const kind = pick(this.#random, this.#plan.faults);
+    switch (kind) {
+      case "crash":
         this.#crash(node);
-        this.#queue.after(this.#about(1500), () => {
-          if (!node.isAlive) this.#start(node);
-        });
+        this.#startLater(node);
         return;
-      case 3: {
-        // A stall: the process lives, but time passes it by.
+      case "stall":
+        // The process lives, but time passes it by.
         node.isPaused = true;
         this.#queue.after(this.#about(1500), () => {
           node.isPaused = false;
         });
         return;
-      }
-      case 4:
+      case "split":
         this.#split();
         return;
-      case 5:
+      case "cut":
         this.#cutSome();
         return;
-      case 6:
+      case "isolate":
         this.#isolateFor(node, 3000);
         return;
-      case 7:
+      case "heal":
         this.#trace?.("links heal");
         this.#cut.clear();
         return;
-      case 8:
-        this.#withRandom(this.#leaders(), (leader) => {
+      case "transfer":
+        this.#withRandom(leaders, (leader) => {
           leader.raw.transferLeadership(pick(this.#random, [...this.#nodes.keys()]));
         });
         return;
+      case "rivalry":
+        this.#rivalry(node);
+        return;
+      case "campaign":
+        this.#withRandom(this.#alive(), (one) => one.raw.campaign());
+        return;
+      case "forgetLeader":
+        this.#withRandom(this.#alive(), (one) => one.raw.forgetLeader());
+        return;
       default:
-        this.#withRandom(this.#alive(), (one) => {
-          if (this.#chance(0.5)) one.raw.forgetLeader();
-          else one.raw.campaign();
-        });
+        assertNever(kind);
     }
+  }
+
+  #startLater(node: SimNode): void {
+    this.#queue.after(this.#about(pick(this.#random, [30, 1500])), () => {
+      if (!node.isAlive) this.#start(node);
+    });
+  }
+
+  /** Several candidates at once, and a node that crashes in the middle of it. */
+  #rivalry(node: SimNode): void {
+    for (const one of this.#alive()) {
+      if (!this.#chance(0.5)) continue;
+      one.raw.campaign();
+      this.#settle(one);
+    }
+    this.#queue.after(this.#about(50), () => {
+      this.#crash(node);
+      this.#startLater(node);
+    });
   }
 
   #split(): void {
@@ -752,9 +815,10 @@ export class Simulation {
     return { newest, members: nodes.filter((node) => ids.has(node.id)) };
   }
 
-  /** Whoever was removed may go when all members know. Until then its vote may be needed. */
+  /** Whoever was removed may go when all members know; until then its vote may be needed. Who came back must run. */
   #stopRemoved(): void {
     const { newest, members } = this.#members();
+    for (const node of members) if (!node.isAlive) this.#start(node);
     if (!this.#allKnow(newest, members)) return;
     for (const node of this.#nodes.values()) if (!members.includes(node)) this.#crash(node);
   }
