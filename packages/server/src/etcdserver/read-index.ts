@@ -23,6 +23,9 @@ export interface ReadIndexDeps {
   nextId(): bigint;
   /** Asks raft; the answer comes to {@link ReadIndex.receive}. */
   request(context: Uint8Array): void;
+  /** For metrics: a round that had to be asked for again, and one that came to nothing. */
+  retried?(): void;
+  failed?(): void;
 }
 
 interface Round {
@@ -111,6 +114,7 @@ export class ReadIndex {
     this.#deps.request(context);
 
     const retry = (): void => {
+      this.#deps.retried?.();
       logger.warn("waiting for ReadIndex response took too long, retrying", {
         "sent-request-id": id,
         "retry-timeout": goDuration(READ_INDEX_RETRY_MS),
@@ -122,6 +126,7 @@ export class ReadIndex {
     const timeoutTimer = clock.after(
       timeoutMs,
       () => {
+        this.#deps.failed?.();
         logger.warn("timed out waiting for read index response (local node might have slow network)", {
           timeout: goDuration(timeoutMs),
         });

@@ -107,6 +107,7 @@ import { type ConfChange, ConfChangeType, type ConfState, type Message, type Sna
 import type { MemoryStorage, RawNode } from "../raft/index.ts";
 import { type Backend, exportBolt, readConsistentIndex } from "../storage/index.ts";
 import { AlarmStore, alarmName } from "./apply/alarms.ts";
+import type { ApplyResult } from "./apply/applier.ts";
 import { type Applied, ApplyLoop } from "./apply/apply-loop.ts";
 import { costOfLeaseGrant, costOfPut, costOfTxn, createQuota, type Quota } from "./apply/quota.ts";
 import { leaseHex, rangeText, txnResponseText, txnText } from "./apply/request-text.ts";
@@ -172,9 +173,17 @@ export interface ServerObserver {
   proposalFailed?(): void;
   applied?(entries: number): void;
   leaderChanged?(hasLeader: boolean): void;
+  /** One request was applied: its kind (`Put`, `LeaseGrant` ...), whether it succeeded, and how long it took. */
+  requestApplied?(operation: string, isOk: boolean, durationMs: number): void;
   slowApply?(): void;
+  /** A read round was asked for again. */
   slowRead?(): void;
   readFailed?(): void;
+  leaseGranted?(ttlSeconds: number): void;
+  leaseRevoked?(): void;
+  leaseRenewed?(): void;
+  /** This member, as the leader, revoked a lease because its time was over. */
+  leaseExpired?(): void;
 }
 
 /** A body of InternalRaftRequest: exactly one of its fields. */
@@ -265,6 +274,8 @@ export class Server implements EtcdServer, TransportSink {
       applied: this.#applied,
       nextId: () => this.#ids.idOf(this.#ids.next()),
       request: (context) => this.#loop.readIndex(context),
+      retried: () => deps.observer?.slowRead?.(),
+      failed: () => deps.observer?.readFailed?.(),
     });
     this.#snapshotter = new Snapshotter({
       backend,
@@ -305,6 +316,7 @@ export class Server implements EtcdServer, TransportSink {
       raiseNoSpace: () => this.#raiseNoSpace(),
       removed: () => this.#removed(),
       slowApply: () => deps.observer?.slowApply?.(),
+      requestApplied: (request, result, durationMs) => this.#observeApplied(request, result, durationMs),
       installSnapshot: (snapshot) => this.#installSnapshot(snapshot),
       failed: (error) => this.#fail(error),
     });
@@ -505,6 +517,17 @@ export class Server implements EtcdServer, TransportSink {
     this.#snapshotter.appliedTo(index, confState);
   }
 
+  #observeApplied(request: InternalRaftRequest, result: ApplyResult, durationMs: number): void {
+    const { observer } = this.#deps;
+    if (!observer) return;
+    const { error } = result;
+    const isOk = error === undefined || (error instanceof EtcdError && error.kind === "Compacted");
+    observer.requestApplied?.(operationName(request), isOk, durationMs);
+    if (error) return;
+    if (request.leaseGrant) observer.leaseGranted?.((result.response as LeaseGrantResponse).ttl);
+    else if (request.leaseRevoke) observer.leaseRevoked?.();
+  }
+
   async #installSnapshot(snapshot: Snapshot): Promise<void> {
     const { index, term, confState } = snapshot.metadata;
     const fields = {
@@ -547,6 +570,11 @@ export class Server implements EtcdServer, TransportSink {
   /** What only the cluster's other members are told. */
   members(): readonly Member[] {
     return this.#cluster.members();
+  }
+
+  /** Proposals that wait for commit and apply. */
+  get pendingProposals(): number {
+    return this.#pending.size + this.#pendingChanges.size;
   }
 
   /** 0: no quota. */
@@ -938,7 +966,10 @@ export class Server implements EtcdServer, TransportSink {
     await this.#waitApplied();
     for (;;) {
       const outcome = this.#lessor.renew(leaseId);
-      if (outcome.kind === "renewed") return outcome.ttlSeconds;
+      if (outcome.kind === "renewed") {
+        this.#deps.observer?.leaseRenewed?.();
+        return outcome.ttlSeconds;
+      }
       if (outcome.kind === "unknown") return 0;
       if (outcome.kind === "notPrimary") return undefined;
       if (outcome.kind === "expired") {
@@ -1084,6 +1115,7 @@ export class Server implements EtcdServer, TransportSink {
   }
 
   async #revokeExpired(id: bigint): Promise<void> {
+    this.#deps.observer?.leaseExpired?.();
     try {
       await this.#submit({ leaseRevoke: { id } }, this.#auth.root());
     } catch (error) {
@@ -1539,6 +1571,18 @@ export class Server implements EtcdServer, TransportSink {
   ): Promise<AuthRoleRevokePermissionResponse> {
     return this.#proposeAuth({ authRoleRevokePermission: request }, ctx);
   }
+}
+
+/** The kind of a request as etcd's metrics name it: `Put`, `DeleteRange`, `AuthUserAdd`. */
+function operationName(request: InternalRaftRequest): string {
+  if (request.put) return "Put";
+  if (request.authStatus) return "unknown";
+  for (const field of InternalRaftRequest.fields) {
+    if (field.key === "header" || field.key === "id") continue;
+    const { key } = field;
+    if (request[key as keyof InternalRaftRequest] !== undefined) return key.charAt(0).toUpperCase() + key.substring(1);
+  }
+  return "unknown";
 }
 
 function wireMember(member: Member): MemberListResponse["members"][number] {

@@ -63,6 +63,7 @@ export interface ApplyLoopDeps extends ApplyDeps {
   /** This member is no longer part of the cluster. */
   removed(): void;
   slowApply(): void;
+  requestApplied(request: InternalRaftRequest, result: ApplyResult, durationMs: number): void;
   installSnapshot(snapshot: Snapshot): Promise<void>;
   failed(error: unknown): void;
 }
@@ -256,6 +257,7 @@ export class ApplyLoop implements ApplySink {
     const start = deps.clock.monotonicMs();
     const result = applyRequest(deps, tx, request, { index, isAwaited: suffix !== undefined });
     const tookMs = deps.clock.monotonicMs() - start;
+    deps.requestApplied(request, result, tookMs);
     if (tookMs > deps.warningDurationMs) this.#warnSlow(request, result, tookMs);
     const { error } = result;
     if (error) {
