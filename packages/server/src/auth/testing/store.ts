@@ -2,7 +2,8 @@
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { EtcdError, type Init } from "@etcd-ts/client/wire";
+import { EtcdError, type Init, type Permission } from "@etcd-ts/client/wire";
+import { utf8Text } from "../../lib/bytes.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { type Logger, silentLogger } from "../../lib/log.ts";
 import { InternalRaftRequest } from "../../pb/etcdserverpb.ts";
@@ -77,12 +78,24 @@ export class StoreHarness implements AsyncDisposable {
   /** Applies one entry: its response without header, or the kind of its error. */
   apply(init: Init<InternalRaftRequest>): unknown {
     const request = InternalRaftRequest.create(init);
-    try {
-      return this.#backend.write((tx) => this.#store.apply(tx, request, ++this.#index));
-    } catch (error) {
-      if (error instanceof EtcdError) return error.kind;
-      throw error;
-    }
+    return this.#backend.write((tx) => {
+      // Here, as applying does it: what leaves a write is fatal to the backend.
+      try {
+        return this.#store.apply(tx, request, ++this.#index);
+      } catch (error) {
+        if (error instanceof EtcdError) return error.kind;
+        throw error;
+      }
+    });
+  }
+
+  /** `READ k..l` for each permission of a role. */
+  permissionsOf(role: string): string[] {
+    const { perm } = this.apply({ authRoleGet: { role } }) as { perm: Permission[] };
+    return perm.map(
+      ({ permType, key, rangeEnd }) =>
+        `${["READ", "WRITE", "READWRITE"][permType]} ${utf8Text(key)}${rangeEnd.length > 0 ? `..${utf8Text(rangeEnd)}` : ""}`,
+    );
   }
 
   async restart(): Promise<void> {
