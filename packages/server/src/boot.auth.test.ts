@@ -57,12 +57,12 @@ async function start(dataDir: string, changes: Partial<ServerConfig> = {}): Prom
 
 const bytes = utf8Bytes;
 const openEnd = Uint8Array.of(0);
-const outcome = (promise: Promise<unknown> | void): Promise<string> =>
+const outcome = (promise: unknown): Promise<string> =>
   Promise.resolve(promise).then(
     () => "ok",
     (error: unknown) => (error instanceof EtcdError ? error.kind : Promise.reject(error)),
   );
-const thrown = (check: () => Promise<unknown> | void): Promise<string> => outcome((async () => check())());
+const thrown = (check: () => unknown): Promise<string> => outcome((async () => check())());
 const put = (key: string, init: Partial<PutRequest> = {}) =>
   PutRequest.create({ key: bytes(key), value: bytes("v"), ...init });
 const range = (key: string, rangeEnd: Uint8Array = EMPTY_BYTES, init: Partial<RangeRequest> = {}) =>
@@ -110,7 +110,7 @@ describe("every call", () => {
     };
     const perm = { permType: PermissionType.Read, key: bytes("x"), rangeEnd: EMPTY_BYTES };
     /** Outcomes for nobody, for ann and for root. */
-    const calls: Record<string, [(ctx: RequestContext) => Promise<unknown> | void, string[]]> = {
+    const calls: Record<string, [(ctx: RequestContext) => unknown, string[]]> = {
       "range, allowed": [(ctx) => server.range(range("a", bytes("c")), ctx), users],
       "range, serializable": [(ctx) => server.range(range("a", EMPTY_BYTES, { serializable: true }), ctx), users],
       "range, too wide": [(ctx) => server.range(range("a", bytes("d")), ctx), admins],

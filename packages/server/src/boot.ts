@@ -19,6 +19,7 @@ import {
   type EtcdServer,
   electionTimeoutMs,
   MemberDisk,
+  MemberRemovedError,
   minLeaseTtlSeconds,
   RAFT_INFLIGHT_MAX,
   RAFT_MESSAGE_BYTES_MAX,
@@ -185,7 +186,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       dialTimeoutMs,
       openSnapshot: (message) => server.openRaftSnapshot(message),
       saveDatabase: (source, index) => booted.snaps.saveDatabase(source, index),
-      onRemoved: () => server.abort(new Error("the member has been permanently removed from the cluster")),
+      onRemoved: () => server.abort(new MemberRemovedError()),
     });
     const auth = await Auth.open({
       backend,
@@ -239,7 +240,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
         return server.isDowngradeEnabled();
       },
       hashKv: (revision, signal) => store.hashKv(revision, signal),
-      promoteMember: (id, signal) => server.promoteAsLeader(id, { signal }),
+      promoteMember: (id, signal, token) => server.promoteForPeer(id, { signal, token }),
       renewLease: async (id, signal) => {
         const ttl = await server.renewAsLeader(id, { signal });
         if (ttl === undefined) throw new EtcdError("NotPrimaryLessor");

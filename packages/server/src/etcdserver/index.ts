@@ -17,7 +17,7 @@ export type {
 } from "./door.ts";
 export { RAFT_INFLIGHT_MAX, RAFT_MESSAGE_BYTES_MAX, SERVER_VERSION } from "./limits.ts";
 export { MemberDisk } from "./member-disk.ts";
-export { Server, type ServerDeps, type ServerObserver } from "./server.ts";
+export { MemberRemovedError, Server, type ServerDeps, type ServerObserver } from "./server.ts";
 export {
   defaultServerConfig,
   electionTimeoutMs,

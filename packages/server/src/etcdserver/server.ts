@@ -143,6 +143,15 @@ import { type SnapshotDisk, Snapshotter } from "./snapshotter.ts";
 import type { Transport, TransportSink } from "./transport.ts";
 import { IndexWaiters, PendingRequests } from "./waiters.ts";
 
+/** The cluster goes on without this member, for good. */
+export class MemberRemovedError extends Error {
+  override readonly name = "MemberRemovedError";
+
+  constructor() {
+    super("the member has been permanently removed from the cluster");
+  }
+}
+
 /** What the server is made of. */
 export interface ServerDeps {
   readonly config: ServerConfig;
@@ -397,7 +406,13 @@ export class Server implements EtcdServer, TransportSink {
 
   #fail(error: unknown): void {
     if (this.#stopping) return;
-    if (error !== undefined) this.#failure = error instanceof Error ? error : new Error(String(error));
+    if (error !== undefined) {
+      this.#failure = error instanceof Error ? error : new Error(String(error));
+      this.#logger.warn("server error", { error: this.#failure });
+      if (this.#failure instanceof MemberRemovedError) {
+        this.#logger.warn("data-dir used by this member must be removed");
+      }
+    }
     this.#stopping = this.#shutDown();
   }
 
@@ -421,9 +436,7 @@ export class Server implements EtcdServer, TransportSink {
 
   #removed(): void {
     // Long enough for the last messages to leave, as the others must hear that the change is committed.
-    this.#clock.after(this.#config.electionTicks * this.#config.tickMs, () =>
-      this.#fail(new Error("the member has been permanently removed from the cluster")),
-    );
+    this.#clock.after(this.#config.electionTicks * this.#config.tickMs, () => this.#fail(new MemberRemovedError()));
   }
 
   /**
@@ -1215,15 +1228,21 @@ export class Server implements EtcdServer, TransportSink {
     await this.#requireAdmin(ctx);
     if (!this.#loop.isLeader) {
       const leaderId = await this.#waitLeader(this.#clock.monotonicMs() + this.#timeoutMs, ctx);
-      const members = await this.#transport.promoteMember(leaderId, request.id, ctx.signal);
+      const members = await this.#transport.promoteMember(leaderId, request.id, ctx);
       return { header: this.#memberHeader(), members: members.map(wireMember) };
     }
-    const members = await this.promoteAsLeader(request.id, ctx);
+    const members = await this.#promoteAsLeader(request.id, ctx);
     return { header: this.#memberHeader(), members: members.map(wireMember) };
   }
 
+  /** Another member passes on what its caller, named by `ctx`, asked of it. */
+  async promoteForPeer(id: bigint, ctx: RequestContext): Promise<readonly Member[]> {
+    await this.#requireAdmin(ctx);
+    return this.#promoteAsLeader(id, ctx);
+  }
+
   /** Only the leader knows how far a learner is. */
-  async promoteAsLeader(id: bigint, ctx: RequestContext): Promise<readonly Member[]> {
+  async #promoteAsLeader(id: bigint, ctx: RequestContext): Promise<readonly Member[]> {
     if (!this.#loop.isLeader) throw new EtcdError("NotLeader");
     await this.#waitApplied();
     const { progress } = this.#deps.node.status();

@@ -30,8 +30,12 @@ export interface Transport {
     request: LeaseTimeToLiveRequest,
     signal: AbortSignal | undefined,
   ): Promise<LeaseTimeToLiveResponse | undefined>;
-  /** Asks the leader to promote a learner; rejects with the leader's EtcdError. */
-  promoteMember(leaderId: bigint, memberId: bigint, signal: AbortSignal | undefined): Promise<readonly Member[]>;
+  /** Asks the leader to promote a learner, on behalf of the caller; rejects with the leader's EtcdError. */
+  promoteMember(
+    leaderId: bigint,
+    memberId: bigint,
+    caller: { readonly signal?: AbortSignal | undefined; readonly token?: string | undefined },
+  ): Promise<readonly Member[]>;
   stop(): Promise<void>;
 }
 

@@ -189,8 +189,14 @@ export class PeerClient {
   }
 
   /** Rejects with the leader's reason. */
-  async promoteMember(urls: readonly string[], id: bigint, signal?: AbortSignal): Promise<readonly Member[]> {
-    const answer = await this.#ask(urls, { path: `/members/promote/${id}`, method: "POST", signal });
+  /** `token`: of the caller on whose behalf the leader is asked. */
+  async promoteMember(
+    urls: readonly string[],
+    id: bigint,
+    { signal, token }: { readonly signal?: AbortSignal | undefined; readonly token?: string | undefined } = {},
+  ): Promise<readonly Member[]> {
+    const headers = token === undefined ? {} : { Authorization: token };
+    const answer = await this.#ask(urls, { path: `/members/promote/${id}`, method: "POST", headers, signal });
     if (!answer) throw new EtcdError("NoLeader");
     const text = answer.body.toString("utf8");
     switch (answer.status) {

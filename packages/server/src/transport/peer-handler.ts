@@ -37,7 +37,8 @@ export interface PeerServices {
     revision: number,
     signal: AbortSignal,
   ): Promise<{ readonly revision: number; readonly hash: number; readonly compactRevision: number }>;
-  promoteMember(id: bigint, signal: AbortSignal): Promise<readonly Member[]>;
+  /** `token`: of the caller on whose behalf the other member asks. */
+  promoteMember(id: bigint, signal: AbortSignal, token: string | undefined): Promise<readonly Member[]>;
   /** Renews as the leader, without forwarding; the TTL. Rejects with LeaseNotFound, or with a time-out kind. */
   renewLease(id: bigint, signal: AbortSignal): Promise<number>;
   /** Answers as the leader, without forwarding. */
@@ -367,7 +368,8 @@ class PeerHandler {
       return;
     }
     try {
-      sendJson(response, `${membersToJson(await services.promoteMember(id, signal))}\n`);
+      const token = request.headers.authorization;
+      sendJson(response, `${membersToJson(await services.promoteMember(id, signal, token))}\n`);
     } catch (error) {
       this.#deps.logger.warn("failed to promote a member", { "member-id": hexId(id), error });
       const kind = error instanceof EtcdError ? error.kind : undefined;

@@ -192,10 +192,14 @@ export class HttpTransport implements Transport {
     return this.#client.leaseTimeToLive(this.#urls(leaderId), request, this.#signal(signal));
   }
 
-  promoteMember(leaderId: bigint, memberId: bigint, signal: AbortSignal | undefined): Promise<readonly Member[]> {
+  promoteMember(
+    leaderId: bigint,
+    memberId: bigint,
+    { signal, token }: { readonly signal?: AbortSignal | undefined; readonly token?: string | undefined },
+  ): Promise<readonly Member[]> {
     const urls = this.#urls(leaderId);
     if (urls.length === 0) return Promise.reject(new EtcdError("NoLeader"));
-    return this.#client.promoteMember(urls, memberId, this.#signal(signal));
+    return this.#client.promoteMember(urls, memberId, { signal: this.#signal(signal), token });
   }
 
   #signal(signal: AbortSignal | undefined): AbortSignal {

@@ -34,7 +34,10 @@ export class Atoms {
   /** The numbers of the pieces that a range asks for; that of its first key when there is none in it. */
   asked(range: Range): readonly number[] {
     let byEnd = this.#asked.get(range.key);
-    if (!byEnd) this.#asked.set(range.key, (byEnd = new Map()));
+    if (!byEnd) {
+      byEnd = new Map();
+      this.#asked.set(range.key, byEnd);
+    }
     let asked = byEnd.get(range.rangeEnd);
     if (!asked) {
       const pieces = this.inRange(range);
