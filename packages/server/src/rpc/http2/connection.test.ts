@@ -189,6 +189,27 @@ describe("a connection", () => {
     expect(wire.frames().at(-1)).toMatchObject({ type: FrameType.Headers, flags: 5, streamId: 1 });
   });
 
+  it("takes a ping after every piece of a long answer, as Go's clients send them", async () => {
+    let stream: ServerStream | undefined;
+    const { wire } = open({
+      onRequest: (opened) => {
+        stream = opened;
+      },
+    });
+    const ping = frame(FrameType.Ping, 0, 0, Buffer.alloc(8));
+    const window = Buffer.from("000400000064", "hex"); // INITIAL_WINDOW_SIZE = 100
+    await send(wire, PREFACE, frame(FrameType.Settings, 0, 0, window), headers(1));
+    stream?.sendHeaders();
+    stream?.write([Buffer.alloc(1000, 1)]);
+    stream?.finishOk();
+    for (let i = 0; i < 9; i++) {
+      await send(wire, ping);
+      await send(wire, frame(FrameType.WindowUpdate, 0, 1, Buffer.from("00000064", "hex")));
+    }
+    expect(wire.goAway()).toBeUndefined();
+    expect(wire.frames().at(-1)).toMatchObject({ type: FrameType.Headers, flags: 5, streamId: 1 });
+  });
+
   it("leaves when asked, once its streams are answered", async () => {
     let stream: ServerStream | undefined;
     const { wire, connection, isClosed } = open({

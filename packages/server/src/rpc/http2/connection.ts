@@ -777,6 +777,8 @@ export class ServerConnection {
     stream.queuedBytes -= bytes;
     stream.sendWindow -= bytes;
     this.#sendWindow -= bytes;
+    // Go's clients ping after data to measure the line; a long answer is many frames, so many pings.
+    this.#hasSentSincePing = true;
     this.#flushSoon();
   }
 
