@@ -19,7 +19,7 @@ import type { TransportObserver } from "./transport/index.ts";
 
 /** What is asked at a scrape. */
 export interface MetricSources {
-  readonly server: EtcdServer;
+  readonly server: EtcdServer & { readonly pendingProposals?: number };
   readonly store: {
     readonly stats: MvccStats;
     readonly currentRevision: number;
@@ -69,6 +69,12 @@ export class MemberMetrics {
   };
   #proposalsFailed = 0;
   #leaderChanges = 0;
+  readonly #applied = new LabelledHistograms(exponentialBounds(0.0001, 2, 20));
+  readonly #leaseTtls = new Histogram(exponentialBounds(1, 2, 24));
+  #leasesGranted = 0;
+  #leasesRevoked = 0;
+  #leasesRenewed = 0;
+  #leasesExpired = 0;
   #slowApplies = 0;
   #slowReads = 0;
   #failedReads = 0;
@@ -111,6 +117,22 @@ export class MemberMetrics {
     },
     readFailed: () => {
       this.#failedReads++;
+    },
+    requestApplied: (operation, isOk, durationMs) => {
+      this.#applied.observe({ version: "v3", op: operation, success: String(isOk) }, seconds(durationMs));
+    },
+    leaseGranted: (ttlSeconds) => {
+      this.#leasesGranted++;
+      this.#leaseTtls.observe(ttlSeconds);
+    },
+    leaseRevoked: () => {
+      this.#leasesRevoked++;
+    },
+    leaseRenewed: () => {
+      this.#leasesRenewed++;
+    },
+    leaseExpired: () => {
+      this.#leasesExpired++;
     },
   };
 
@@ -261,6 +283,24 @@ export class MemberMetrics {
         "The total number of failed proposals seen.",
         this.#proposalsFailed,
       ),
+      gauge(
+        "etcd_server_proposals_pending",
+        "The current number of pending proposals to commit.",
+        this.#sources?.server.pendingProposals ?? 0,
+      ),
+      this.#applied.family(
+        "etcd_server_apply_duration_seconds",
+        "The latency distributions of v2 apply called by backend.",
+      ),
+      counter("etcd_debugging_lease_granted_total", "The total number of granted leases.", this.#leasesGranted),
+      counter("etcd_debugging_lease_revoked_total", "The total number of revoked leases.", this.#leasesRevoked),
+      counter(
+        "etcd_debugging_lease_renewed_total",
+        "The number of renewed leases seen by the leader.",
+        this.#leasesRenewed,
+      ),
+      counter("etcd_debugging_server_lease_expired_total", "The total number of expired leases.", this.#leasesExpired),
+      this.#leaseTtls.family("etcd_debugging_lease_ttl_total", "Bucketed histogram of lease TTLs."),
       counter(
         "etcd_server_slow_apply_total",
         "The total number of slow apply requests (likely overloaded from slow disk).",
