@@ -58,6 +58,22 @@ describe("IndexWaiters", () => {
     waiters.reach(1);
     expect(waiters.reached).toBe(2);
   });
+
+  it("forgets who gave up", async () => {
+    const waiters = new IndexWaiters();
+    const gaveUp = new AbortController();
+    const waiting = waiters.wait(5, gaveUp.signal);
+    const patient = waiters.wait(5, new AbortController().signal);
+    gaveUp.abort(new Error("no more"));
+    await expect(waiting).rejects.toThrow("no more");
+    await expect(waiters.wait(6, gaveUp.signal)).rejects.toThrow("no more");
+    waiters.reach(5);
+    await patient;
+    await waiters.wait(5, gaveUp.signal);
+    const lost = waiters.wait(9, new AbortController().signal);
+    waiters.rejectAll(() => new Error("stopped"));
+    await expect(lost).rejects.toThrow("stopped");
+  });
 });
 
 describe("RequestIds", () => {

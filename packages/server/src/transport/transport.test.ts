@@ -420,7 +420,8 @@ describe("the peer port", () => {
         if (revision === 1) throw new EtcdError("Compacted");
         return { revision: 9, hash: 123, compactRevision: -1 };
       },
-      promoteMember: async (id) => {
+      promoteMember: async (id, _signal, token) => {
+        if (id === 5n && token === "ann") throw new EtcdError("MemberNotFound");
         if (id === 1n) throw new EtcdError("MemberNotFound");
         if (id === 2n) throw new EtcdError("MemberNotLearner");
         if (id === 3n) throw new EtcdError("LearnerNotReady");
@@ -473,6 +474,8 @@ describe("the peer port", () => {
     ] as const) {
       await expect(client.promoteMember(urls, id)).rejects.toMatchObject({ kind });
     }
+    expect(await client.promoteMember(urls, 5n)).toEqual(members);
+    await expect(client.promoteMember(urls, 5n, { token: "ann" })).rejects.toMatchObject({ kind: "MemberNotFound" });
     expect(await client.versions(["http://127.0.0.1:1"])).toBeUndefined();
     expect(await client.members([])).toBeUndefined();
   });
