@@ -2,7 +2,7 @@
 //
 //   node scripts/build.mjs
 //
-// dist/etcd.mjs, dist/etcdctl.mjs and dist/etcdutl.mjs are what bin/ starts; files named *-worker.mjs are entry
+// dist/etcd.mjs, dist/etcdctl.cjs and dist/etcdutl.mjs are what bin/ starts; files named *-worker.mjs are entry
 // points of worker threads. The new tree is built beside the old one and swapped in at the end, so a running
 // program never meets a half-written bundle.
 import fs from "node:fs";
@@ -17,6 +17,9 @@ const version = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf
 
 /** Everything that is native or loads files of its own at run time stays outside. */
 const external = [/^node:/, "lmdb", /^@lmdb\//];
+
+/** Bundled as CommonJS, which Node loads sooner: a command that is started, asks once and ends. */
+const quick = new Set(["etcdctl"]);
 
 const programs = {
   etcd: "packages/server/src/main.ts",
@@ -51,11 +54,13 @@ async function bundle(input, folder) {
       handler(level, log);
     },
   });
+  const isQuick = Object.keys(input).every((name) => quick.has(name));
+  const ending = isQuick ? "cjs" : "mjs";
   await build.write({
     dir: folder,
-    format: "esm",
-    entryFileNames: "[name].mjs",
-    chunkFileNames: "chunks/[name]-[hash].mjs",
+    format: isQuick ? "cjs" : "esm",
+    entryFileNames: `[name].${ending}`,
+    chunkFileNames: `chunks/[name]-[hash].${ending}`,
     sourcemap: false,
     minify: false,
   });

@@ -5,11 +5,14 @@ import type { FlagSet } from "./cli/flags.ts";
 import type { Io } from "./io.ts";
 import type { Printer } from "./print/printer.ts";
 
-/** What commands use of a client; fakes implement it in tests. */
+/** What commands that only call use of a client. */
+export type CallClient = Pick<Client, "call" | "endpoints"> & AsyncDisposable;
+
+/** What commands use of a client that also streams; fakes implement it in tests. */
 export type CtlClient = Pick<Client, "call" | "serverStream" | "watch" | "endpoints" | "lease"> & AsyncDisposable;
 
-export interface Connected extends AsyncDisposable {
-  readonly client: CtlClient;
+export interface Connected<C extends CallClient = CallClient> extends AsyncDisposable {
+  readonly client: C;
   readonly printer: Printer;
   /** --command-timeout in milliseconds, for those commands that have one. */
   readonly timeoutMs: number;
@@ -25,8 +28,10 @@ export interface ConnectOptions {
 export interface CommandContext {
   readonly flags: FlagSet;
   readonly io: Io;
-  /** A client by the global flags and the environment. @throws ExitError as etcdctl ends then */
+  /** A client for calls, by the global flags and the environment. @throws ExitError as etcdctl ends then */
   connect(options?: ConnectOptions): Promise<Connected>;
+  /** A client that can do everything; it takes longer to load. */
+  connectFully(options?: ConnectOptions): Promise<Connected<CtlClient>>;
   /** A client of another cluster, by flags of their own that all begin with `prefix`. */
   connectTo(endpoint: string, prefix: "dest-"): Promise<CtlClient>;
   /** The endpoints that the flags, the environment or DNS name. */

@@ -4,4 +4,5 @@ import { processIo } from "./process-io.ts";
 
 // What Node thinks of a library's habits is not for the user of a tool.
 process.noDeprecation = true;
-process.exit(await runCli(processIo(process.argv.slice(2))));
+// Bundled as CommonJS, which knows no await up here.
+void runCli(processIo(process.argv.slice(2))).then((code) => process.exit(code));

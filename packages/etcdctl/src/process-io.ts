@@ -1,6 +1,7 @@
 // The real Io. Output is written at once and synchronously, so that nothing is lost when the process ends and a slow
 // reader of a pipe holds us up instead of filling our memory.
 import fs from "node:fs";
+import path from "node:path";
 import tty from "node:tty";
 import { fileURLToPath } from "node:url";
 import { fromBytes, toBytes } from "./go/bytes.ts";
@@ -158,8 +159,9 @@ function readHidden(): Promise<string> {
 
 /** Bundled beside us in dist/; else whatever the PATH knows by that name. */
 function sibling(name: string): readonly string[] {
-  const bundle = ["./", "../"]
-    .map((up) => fileURLToPath(new URL(`${up}${name}.mjs`, import.meta.url)))
+  const here = path.dirname(fileURLToPath(import.meta.url));
+  const bundle = [here, path.dirname(here)]
+    .flatMap((folder) => ["mjs", "cjs"].map((ending) => path.join(folder, `${name}.${ending}`)))
     .find((file) => fs.existsSync(file));
   return bundle === undefined ? [name] : [process.execPath, bundle];
 }

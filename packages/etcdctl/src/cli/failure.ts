@@ -9,7 +9,7 @@ import { inheritedFlags, localFlags } from "./command.ts";
 import { editDistance, findCommand, UnknownCommandError } from "./find.ts";
 import { FlagError, type FlagSet } from "./flags.ts";
 import { helpText } from "./help.ts";
-import type { Trace } from "./run.ts";
+import type { Trace } from "./make-context.ts";
 import { root } from "./tree.ts";
 
 const DEADLINE_EXCEEDED = 4;

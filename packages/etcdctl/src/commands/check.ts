@@ -96,9 +96,9 @@ function load(context: CommandContext, table: Loads): Loads["s"] {
 }
 
 /** Connections enough for so many workers, closed together. */
-async function openClients(context: CommandContext, clients: number): Promise<Connected[]> {
-  const connected = [await context.connect()];
-  while (connected.length * CLIENTS_PER_CONNECTION < clients) connected.push(await context.connect());
+async function openClients(context: CommandContext, clients: number): Promise<Connected<CtlClient>[]> {
+  const connected = [await context.connectFully()];
+  while (connected.length * CLIENTS_PER_CONNECTION < clients) connected.push(await context.connectFully());
   return connected;
 }
 
@@ -112,7 +112,7 @@ const randomKey = (prefix: Uint8Array, bytes: number): Uint8Array => {
 /** Puts requests from a source until it says `undefined`; `take` may wait. */
 async function work(
   context: CommandContext,
-  connected: readonly Connected[],
+  connected: readonly Connected<CtlClient>[],
   workers: number,
   report: Report,
   take: () => Promise<Init<PutRequest> | undefined>,
@@ -129,7 +129,7 @@ async function work(
     }
   };
   await Promise.all(
-    Array.from({ length: workers }, (_, i) => one((connected[i % connected.length] as Connected).client)),
+    Array.from({ length: workers }, (_, i) => one((connected[i % connected.length] as Connected<CtlClient>).client)),
   );
 }
 
@@ -172,7 +172,7 @@ export async function runCheckPerf(context: CommandContext): Promise<void> {
   const { limit, clients } = load(context, perfLoads);
   const prefix = flags.string("prefix");
   await using pool = disposeAll(await openClients(context, clients));
-  const [{ client }] = pool.items as [Connected];
+  const [{ client }] = pool.items as [Connected<CtlClient>];
   await refuseKeys(client, prefix, "'");
   const report = new Report(io.now());
   const progress = await startProgress(io, `writing for ${PERF_SECONDS} s`);
@@ -255,7 +255,7 @@ export async function runCheckDatascale(context: CommandContext): Promise<void> 
   const { limit, clients } = load(context, dataLoads);
   const prefix = flags.string("prefix");
   await using pool = disposeAll(await openClients(context, clients));
-  const [{ client, tls }] = pool.items as [Connected];
+  const [{ client, tls }] = pool.items as [Connected<CtlClient>];
   const [endpoint = ""] = await context.endpoints();
   await refuseKeys(client, prefix, "");
   const { residentMemoryBytes } = await import("../metrics.ts");
@@ -294,7 +294,9 @@ export async function runCheckDatascale(context: CommandContext): Promise<void> 
   io.out.write(`PASS: Approximate system memory used : ${megabytes.toFixed(2)} MB.\n`);
 }
 
-function disposeAll(items: Connected[]): AsyncDisposable & { readonly items: readonly Connected[] } {
+function disposeAll(
+  items: Connected<CtlClient>[],
+): AsyncDisposable & { readonly items: readonly Connected<CtlClient>[] } {
   return {
     items,
     async [Symbol.asyncDispose]() {

@@ -4,9 +4,9 @@ import { Auth, Cluster, KV, Lease } from "@etcd-ts/client/wire";
 import { type CommandPath, commandName, inheritedFlags, localFlags } from "../cli/command.ts";
 import { findCommand } from "../cli/find.ts";
 import { type FlagSpec, FlagSet } from "../cli/flags.ts";
-import type { ContextMaker } from "../cli/run.ts";
+import type { ContextMaker } from "../cli/make-context.ts";
 import { root } from "../cli/tree.ts";
-import type { CtlClient } from "../context.ts";
+import type { CallClient } from "../context.ts";
 import { fromBytes, toBytes } from "../go/bytes.ts";
 import { hex16, hexId } from "../go/strconv.ts";
 import type { Io } from "../io.ts";
@@ -149,7 +149,7 @@ async function endpoints(io: Io, contextOf: ContextMaker, written: string): Prom
 }
 
 const ask: Readonly<
-  Record<"key" | "user" | "role" | "lease" | "member", (client: CtlClient, typed: string) => Promise<Candidates>>
+  Record<"key" | "user" | "role" | "lease" | "member", (client: CallClient, typed: string) => Promise<Candidates>>
 > = {
   async key(client, typed) {
     const range = prefixRange(toBytes(typed));

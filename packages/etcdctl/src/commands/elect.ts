@@ -1,6 +1,6 @@
 import { Election, Session } from "@etcd-ts/client/concurrency";
 import { KV } from "@etcd-ts/client/wire";
-import type { CommandContext, Connected } from "../context.ts";
+import type { CommandContext, Connected, CtlClient } from "../context.ts";
 import { badArgs, ERROR, ExitError } from "../exit.ts";
 import { toBytes } from "../go/bytes.ts";
 import { aborted } from "./lock.ts";
@@ -14,13 +14,13 @@ export async function runElect(context: CommandContext, args: readonly string[])
   const isListening = context.flags.bool("listen");
   if (proposal === undefined && !isListening) throw badArgs("no proposal argument but -l not set");
   if (proposal !== undefined && isListening) throw badArgs("proposal given but -l is set");
-  await using connected = await context.connect();
+  await using connected = await context.connectFully();
   const signal = context.io.catchSignals();
   if (proposal === undefined) await observe(connected, name, signal);
   else await campaign(connected, name, proposal, signal);
 }
 
-async function observe({ client, printer }: Connected, name: string, signal: AbortSignal): Promise<void> {
+async function observe({ client, printer }: Connected<CtlClient>, name: string, signal: AbortSignal): Promise<void> {
   const session = await Session.open(client);
   const election = new Election(session, toBytes(name));
   try {
@@ -34,7 +34,7 @@ async function observe({ client, printer }: Connected, name: string, signal: Abo
 }
 
 async function campaign(
-  { client, printer }: Connected,
+  { client, printer }: Connected<CtlClient>,
   name: string,
   proposal: string,
   signal: AbortSignal,

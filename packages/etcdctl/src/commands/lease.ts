@@ -67,7 +67,7 @@ export async function runLeaseKeepAlive(context: CommandContext, args: readonly 
   const [text] = args;
   if (text === undefined || args.length > 1) throw badArgs("lease keep-alive command needs lease ID as argument");
   const id = parseLeaseId(text, "lease ID arg");
-  await using connected = await context.connect();
+  await using connected = await context.connectFully();
   const { client, printer } = connected;
   try {
     if (context.flags.bool("once")) {

@@ -15,7 +15,7 @@ export async function runLock(context: CommandContext, args: readonly string[]):
   const [name, ...command] = args;
   if (name === undefined) throw badArgs("lock takes a lock name argument and an optional command to execute");
   const { flags, io } = context;
-  await using connected = await context.connect();
+  await using connected = await context.connectFully();
   const { client, printer } = connected;
   const ttl = flags.number("ttl");
   const session = await Session.open(client, ttl > 0 ? { ttlSeconds: ttl } : {});

@@ -23,7 +23,7 @@ export async function runMakeMirror(context: CommandContext, args: readonly stri
   if (endpoint === undefined || args.length > 1) throw badArgs("make-mirror takes one destination argument");
   const { flags, io } = context;
   await using destination = await context.connectTo(endpoint, "dest-");
-  await using connected = await context.connect();
+  await using connected = await context.connectFully();
   const destPrefix = flags.string("dest-prefix");
   if (flags.bool("no-dest-prefix") && destPrefix !== "") {
     throw badArgs("`--dest-prefix` and `--no-dest-prefix` cannot be set at the same time, choose one");

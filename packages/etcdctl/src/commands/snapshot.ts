@@ -17,7 +17,7 @@ export async function runSnapshotSave(context: CommandContext, args: readonly st
   if (path === undefined || args.length > 1) throw badArgs("snapshot save expects one argument");
   const { flags, io } = context;
   const endpoints = await context.endpoints();
-  await using connected = await context.connect({ endpoints });
+  await using connected = await context.connectFully({ endpoints });
   const { client } = connected;
   if (endpoints.length > 1) {
     const text = `snapshot must be requested to one selected node, not multiple [${endpoints.join(" ")}]`;

@@ -3,7 +3,7 @@ import type { Init, WatchCreateRequest, WatchResponse } from "@etcd-ts/client/wi
 import { FlagError, FlagSet } from "../cli/flags.ts";
 import { localFlags } from "../cli/command.ts";
 import { root } from "../cli/tree.ts";
-import type { CommandContext, Connected } from "../context.ts";
+import type { CommandContext, Connected, CtlClient } from "../context.ts";
 import { errorText } from "../errors.ts";
 import { badArgs, BAD_ARGS, ERROR, ExitError, exitSilently, INTERRUPTED, INVALID_INPUT } from "../exit.ts";
 import { quote, quoteList } from "../go/quote.ts";
@@ -31,7 +31,7 @@ export async function runWatch(context: CommandContext, args: readonly string[])
   const environment = keysFromEnvironment(io.env);
   if (flags.bool("interactive")) return runInteractive(context, environment);
   const words = watchWords(io.argv, args, environment);
-  await using connected = await context.connect();
+  await using connected = await context.connectFully();
   await follow(context, connected, createRequest(flags, words.keys), words.command);
   throw new ExitError(INTERRUPTED, "watch is canceled by the server");
 }
@@ -98,7 +98,7 @@ interface Follower {
 /** Prints responses until the watch ends. */
 async function follow(
   context: CommandContext,
-  { client, printer }: Pick<Connected, "client" | "printer">,
+  { client, printer }: Pick<Connected<CtlClient>, "client" | "printer">,
   request: Init<WatchCreateRequest>,
   command: readonly string[],
   follower: Follower = {},
@@ -189,7 +189,7 @@ const signalTexts: Readonly<Record<string, string>> = {
 /** `watch -i`: each line `watch ...` opens another watch, `progress` asks where they stand. */
 async function runInteractive(context: CommandContext, environment: readonly string[]): Promise<void> {
   const { io } = context;
-  await using connected = await context.connect();
+  await using connected = await context.connectFully();
   const spec = root.subcommands?.find(({ name }) => name === "watch");
   if (!spec) throw new Error("no watch command");
   const progress: (() => void)[] = [];

@@ -3,8 +3,9 @@
 import type { MethodOf, WatchInit, WatchOptions } from "@etcd-ts/client";
 import type { WatchResponse } from "@etcd-ts/client/wire";
 import type { FlagSet } from "../cli/flags.ts";
-import { makeContext, runCli, type Trace } from "../cli/run.ts";
-import type { CommandContext, CtlClient } from "../context.ts";
+import { makeContext, type Trace } from "../cli/make-context.ts";
+import { runCli } from "../cli/run.ts";
+import type { CommandContext, Connected, CtlClient } from "../context.ts";
 import { fromBytes, toBytes } from "../go/bytes.ts";
 import type { Child, ChildEnd, Io } from "../io.ts";
 
@@ -53,22 +54,19 @@ export async function etcdctl(words: readonly string[], options: FakeOptions = {
   const client = fakeClient(options, calls);
   const contextOf = (flags: FlagSet, given: Io, trace?: Trace): CommandContext => {
     const real = makeContext(flags, given, trace);
-    return {
-      ...real,
-      async connect() {
-        await real.prepare();
-        if (trace) trace.step = "call";
-        const endpoints = flags.list("endpoints");
-        return {
-          client: Object.assign(Object.create(client) as CtlClient, { endpoints }),
-          printer: await real.printer(),
-          timeoutMs: flags.milliseconds("command-timeout"),
-          tls: undefined,
-          [Symbol.asyncDispose]: () => Promise.resolve(),
-        };
-      },
-      connectTo: () => Promise.resolve(client),
+    const connect = async (): Promise<Connected<CtlClient>> => {
+      await real.prepare();
+      if (trace) trace.step = "call";
+      const endpoints = flags.list("endpoints");
+      return {
+        client: Object.assign(Object.create(client) as CtlClient, { endpoints }),
+        printer: await real.printer(),
+        timeoutMs: flags.milliseconds("command-timeout"),
+        tls: undefined,
+        [Symbol.asyncDispose]: () => Promise.resolve(),
+      };
     };
+    return { ...real, connect, connectFully: connect, connectTo: () => Promise.resolve(client) };
   };
   const exit = await runCli(io, contextOf);
   return { exit, out: text(out), err: text(err), calls, children };
