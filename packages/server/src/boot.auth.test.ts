@@ -327,6 +327,7 @@ describe("logins", () => {
     expect(await read({ certCommonName: "stranger" })).toBe("PermissionDenied");
     expect(await read({ certCommonName: "" })).toBe("PermissionDenied");
     expect(await read({ certCommonName: "ann", token: "x" })).toBe("InvalidAuthToken");
+    expect(await read({ certCommonName: "ann", isFromGateway: true })).toBe("UserEmpty");
     expect(await outcome(server.userList({}, { certCommonName: "root" }))).toBe("ok");
   });
 

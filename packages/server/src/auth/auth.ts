@@ -105,7 +105,16 @@ export class Auth {
         : this.#validOf(found, token);
     }
     const { certCommonName } = this.#usesCertificates ? credentials : {};
-    return certCommonName === undefined ? undefined : { username: certCommonName, authRevision: store.revision };
+    if (certCommonName === undefined) return undefined;
+    if (credentials.isFromGateway) {
+      this.#logger.warn("ignoring common name in gRPC-gateway proxy request", {
+        "common-name": certCommonName,
+        "user-name": certCommonName,
+        revision: store.revision,
+      });
+      return undefined;
+    }
+    return { username: certCommonName, authRevision: store.revision };
   }
 
   #validOf(caller: Caller | undefined, token: string): Caller {

@@ -13,6 +13,8 @@ export interface Credentials {
   readonly token?: string | undefined;
   /** The subject CN of a verified client certificate; empty when the certificate has none. */
   readonly certCommonName?: string | undefined;
+  /** The call came through the JSON gateway, where the certificate is not taken for the caller's. */
+  readonly isFromGateway?: boolean | undefined;
   /** The member itself asks: it may do everything. Never set for what came over a connection. */
   readonly asRoot?: true | undefined;
 }

@@ -88,6 +88,8 @@ export interface RequestContext {
   readonly token?: string | undefined;
   /** The subject CN of a verified client certificate. */
   readonly certCommonName?: string | undefined;
+  /** The call came through the JSON gateway, where the certificate is not taken for the caller's. */
+  readonly isFromGateway?: boolean | undefined;
   /** The member asks on its own behalf, and may do everything. Never set for a call that came over a connection. */
   readonly asRoot?: true | undefined;
 }

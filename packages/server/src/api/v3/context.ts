@@ -39,12 +39,12 @@ class CallerContext implements RequestContext {
     return this.#call.metadata.get("token") ?? this.#call.metadata.get("authorization");
   }
 
-  /** Requests that came through the JSON gateway carry the gateway's certificate, not their sender's. */
   get certCommonName(): string | undefined {
-    const { commonName } = this.#call.peer;
-    return commonName === undefined || this.#call.metadata.get("grpcgateway-accept") !== undefined
-      ? undefined
-      : commonName;
+    return this.#call.peer.commonName;
+  }
+
+  get isFromGateway(): boolean {
+    return this.#call.metadata.get("grpcgateway-accept") !== undefined;
   }
 }
 

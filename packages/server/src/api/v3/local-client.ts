@@ -47,8 +47,8 @@ export class LocalClient {
 
   /** The same identity, but no longer bound to the call: for cleaning up after a call that was given up. */
   detached(): LocalClient {
-    const { token, certCommonName } = this.#caller;
-    return new LocalClient(this.#server, { token, certCommonName });
+    const { token, certCommonName, isFromGateway } = this.#caller;
+    return new LocalClient(this.#server, { token, certCommonName, isFromGateway });
   }
 
   /** The lease to hang keys on: the given one, renewed once, or a new one that nobody renews. */
