@@ -3,7 +3,6 @@ import { asBuffer, EMPTY_BYTES, hexId } from "../lib/bytes.ts";
 import {
   type ConfState,
   type Entry,
-  EntryType,
   EntryTypeInfo,
   type HardState,
   type Message,

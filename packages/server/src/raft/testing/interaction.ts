@@ -114,71 +114,51 @@ export class Interaction {
     return output.text === "" ? "ok" : output.text;
   }
 
+  readonly #commands: Readonly<Record<string, (d: Directive) => void>> = {
+    _breakpoint: () => {},
+    "log-level": (d) => this.#setLevel(d.args[0]?.key ?? ""),
+    "add-nodes": (d) => this.#addNodes(d),
+    campaign: (d) => this.#node(d).raw.campaign(),
+    propose: (d) => refuse(this.#node(d).raw.propose(utf8Bytes(d.args[1]?.key ?? ""))),
+    "propose-conf-change": (d) => this.#proposeConfChange(d),
+    "tick-election": (d) => this.#tick(this.#node(d), this.#node(d).core.electionTicks),
+    "tick-heartbeat": (d) => this.#tick(this.#node(d), this.#node(d).core.heartbeatTicks),
+    "process-ready": (d) => this.#each(d, "handling Ready", (node) => this.#processReady(node)),
+    "process-append-thread": (d) => this.#each(d, "processing append thread", (node) => this.#processAppend(node)),
+    "process-apply-thread": (d) => this.#each(d, "processing apply thread", (node) => this.#processApply(node)),
+    "deliver-msgs": (d) => this.#deliverDirective(d),
+    stabilize: (d) => this.#stabilize(d),
+    status: (d) => this.#output.write(progressMapText(this.#node(d).raw.status().progress)),
+    "raft-state": () => this.#raftState(),
+    "raft-log": (d) => this.#raftLog(this.#node(d)),
+    compact: (d) => {
+      this.#node(d).storage.compact(Number(d.args[1]?.key));
+      this.#raftLog(this.#node(d));
+    },
+    "set-randomized-election-timeout": (d) => {
+      this.#node(d).core.randomizedElectionTicks = Number(argument(d, "timeout"));
+    },
+    "transfer-leadership": (d) => {
+      this.#byId(argument(d, "from")).raw.transferLeadership(BigInt(argument(d, "to") ?? "0"));
+    },
+    "forget-leader": (d) => this.#node(d).raw.forgetLeader(),
+    "report-unreachable": (d) => this.#node(d).raw.reportUnreachable(BigInt(d.args[1]?.key ?? "0")),
+    "report-snapshot": (d) => {
+      this.#node(d).raw.reportSnapshot(BigInt(d.args[1]?.key ?? "0"), argument(d, "ok") !== "false");
+    },
+    "send-snapshot": (d) => this.#sendSnapshot(d),
+    "read-index": (d) => this.#node(d).raw.readIndex(utf8Bytes(d.args[1]?.key ?? "")),
+    restart: (d) => this.#restart(this.#node(d)),
+  };
+
   #handle(d: Directive): void {
-    switch (d.command) {
-      case "_breakpoint":
-        return;
-      case "log-level":
-        return this.#setLevel(d.args[0]?.key ?? "");
-      case "add-nodes":
-        return this.#addNodes(d);
-      case "campaign":
-        return this.#node(d).raw.campaign();
-      case "propose":
-        return refuse(this.#node(d).raw.propose(utf8Bytes(d.args[1]?.key ?? "")));
-      case "propose-conf-change":
-        return this.#proposeConfChange(d);
-      case "tick-election": {
-        const node = this.#node(d);
-        for (let i = 0; i < node.core.electionTicks; i++) node.raw.tick();
-        return;
-      }
-      case "tick-heartbeat": {
-        const node = this.#node(d);
-        for (let i = 0; i < node.core.heartbeatTicks; i++) node.raw.tick();
-        return;
-      }
-      case "process-ready":
-        return this.#each(d, "handling Ready", (node) => this.#processReady(node));
-      case "process-append-thread":
-        return this.#each(d, "processing append thread", (node) => this.#processAppend(node));
-      case "process-apply-thread":
-        return this.#each(d, "processing apply thread", (node) => this.#processApply(node));
-      case "deliver-msgs":
-        return this.#deliverDirective(d);
-      case "stabilize":
-        return this.#stabilize(d);
-      case "status":
-        return this.#output.write(progressMapText(this.#node(d).raw.status().progress));
-      case "raft-state":
-        return this.#raftState();
-      case "raft-log":
-        return this.#raftLog(this.#node(d));
-      case "compact": {
-        const node = this.#node(d);
-        node.storage.compact(Number(d.args[1]?.key));
-        return this.#raftLog(node);
-      }
-      case "set-randomized-election-timeout":
-        this.#node(d).core.randomizedElectionTicks = Number(argument(d, "timeout"));
-        return;
-      case "transfer-leadership":
-        return this.#byId(argument(d, "from")).raw.transferLeadership(BigInt(argument(d, "to") ?? "0"));
-      case "forget-leader":
-        return this.#node(d).raw.forgetLeader();
-      case "report-unreachable":
-        return this.#node(d).raw.reportUnreachable(BigInt(d.args[1]?.key ?? "0"));
-      case "report-snapshot":
-        return this.#node(d).raw.reportSnapshot(BigInt(d.args[1]?.key ?? "0"), argument(d, "ok") !== "false");
-      case "send-snapshot":
-        return this.#sendSnapshot(d);
-      case "read-index":
-        return this.#node(d).raw.readIndex(utf8Bytes(d.args[1]?.key ?? ""));
-      case "restart":
-        return this.#restart(this.#node(d));
-      default:
-        throw new Error("unknown command");
-    }
+    const command = this.#commands[d.command];
+    if (!command) throw new Error("unknown command");
+    command(d);
+  }
+
+  #tick({ raw }: Node, ticks: number): void {
+    for (let i = 0; i < ticks; i++) raw.tick();
   }
 
   #byId(id: string | undefined): Node {
@@ -209,7 +189,7 @@ export class Interaction {
   }
 
   #setLevel(name: string): void {
-    const level = LEVELS.findIndex((one) => one === name.toUpperCase());
+    const level = (LEVELS as readonly string[]).indexOf(name.toUpperCase());
     if (level < 0) throw new Error(`log levels must be either of [${LEVELS.join(" ")}]`);
     this.#output.level = level;
   }
@@ -411,7 +391,10 @@ export class Interaction {
 
   #processAppend(node: Node): void {
     const m = node.appendWork.shift();
-    if (!m) return this.#output.write("no append work to perform");
+    if (!m) {
+      this.#output.write("no append work to perform");
+      return;
+    }
     this.#processWork(m, ({ term, vote, commit, entries, snapshot }) => {
       const isEmpty = term === 0 && vote === NONE && commit === 0;
       this.#store(node, isEmpty ? undefined : { term, vote, commit }, entries, snapshot);
@@ -420,7 +403,10 @@ export class Interaction {
 
   #processApply(node: Node): void {
     const m = node.applyWork.shift();
-    if (!m) return this.#output.write("no apply work to perform");
+    if (!m) {
+      this.#output.write("no apply work to perform");
+      return;
+    }
     this.#processWork(m, ({ entries }) => this.#apply(node, entries));
   }
 
