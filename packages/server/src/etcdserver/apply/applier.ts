@@ -133,7 +133,7 @@ function applyOperation(
   if (request.deleteRange) return { response: store.deleteRange(tx, request.deleteRange) };
   if (request.txn) {
     const hasRoom = quota.hasRoomFor(costOfTxn(request.txn));
-    const txn = options.isAwaited ? request.txn : withoutRanges(request.txn);
+    const txn = options.isAwaited ? request.txn : withoutNewestRanges(request.txn);
     return orNoSpace(hasRoom, { response: store.txn(tx, txn) });
   }
   if (request.compaction) return applyCompaction(store, tx, request.compaction);
@@ -156,9 +156,14 @@ function orNoSpace(hasRoom: boolean, result: ApplyResult): ApplyResult {
   return hasRoom ? result : { ...result, error: new EtcdError("NoSpace") };
 }
 
-/** The ranges of a transaction change nothing, and only the member that answers needs what they read. */
-function withoutRanges(request: TxnRequest): TxnRequest {
-  const keep = (ops: TxnRequest["success"]) => ops.filter((op) => op.request?.kind !== "requestRange");
+/**
+ * The ranges of a transaction change nothing, and only the member that answers needs what they read. But one that names a
+ * revision may refuse the whole transaction, which every member must do alike, and again when it replays the entry: so
+ * only ranges of the newest state, which cannot fail, are left out.
+ */
+function withoutNewestRanges(request: TxnRequest): TxnRequest {
+  const keep = (ops: TxnRequest["success"]) =>
+    ops.filter(({ request: op }) => op?.kind !== "requestRange" || op.value.revision !== 0);
   return { compare: request.compare, success: keep(request.success), failure: keep(request.failure) };
 }
 
