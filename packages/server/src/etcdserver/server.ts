@@ -315,6 +315,7 @@ export class Server implements EtcdServer, TransportSink {
       warningDurationMs: config.warningApplyDurationMs,
       consistentIndex: deps.consistentIndex,
       appliedIndex: deps.snapshotIndex,
+      appliedTerm: deps.storage.snapshot().metadata.term,
       confState: deps.confState,
       applyConfChange: (change) => deps.node.applyConfChange(change),
       takeOwn: (data) => this.#pending.takeOwn(data),
@@ -845,7 +846,8 @@ export class Server implements EtcdServer, TransportSink {
   }
 
   async range(request: RangeRequest, ctx: RequestContext): Promise<RangeResponse> {
-    await this.#beforeRange(request, ctx);
+    const caller = await this.#beforeRange(request, ctx);
+    this.#checkRange(caller, request);
     const start = this.#clock.monotonicMs();
     const response = this.#store.range(request);
     response.header = this.header();
@@ -857,7 +859,8 @@ export class Server implements EtcdServer, TransportSink {
   }
 
   async rangeEncoded(request: RangeRequest, ctx: RequestContext): Promise<EncodedRange> {
-    await this.#beforeRange(request, ctx);
+    const caller = await this.#beforeRange(request, ctx);
+    this.#checkRange(caller, request);
     const start = this.#clock.monotonicMs();
     const { pieces, count, more } = this.#store.rangeEncoded(request);
     const all = [this.#encodedHeader(), ...pieces];
@@ -868,11 +871,14 @@ export class Server implements EtcdServer, TransportSink {
     return { pieces: all, count, more };
   }
 
-  async #beforeRange(request: RangeRequest, ctx: RequestContext): Promise<void> {
+  async #beforeRange(request: RangeRequest, ctx: RequestContext): Promise<Caller | undefined> {
     if (!request.serializable) await this.#readIndex.wait();
-    if (!this.#auth.store.isEnabled) return;
-    const caller = await this.#caller(ctx);
-    this.#auth.store.checkRange(caller, request.key, request.rangeEnd);
+    return this.#caller(ctx);
+  }
+
+  /** To be followed by the read without an await, so that what is read is what the permission was checked for. */
+  #checkRange(caller: Caller | undefined, { key, rangeEnd }: RangeRequest): void {
+    if (this.#auth.store.isEnabled) this.#auth.store.checkRange(caller, key, rangeEnd);
   }
 
   /** Field 1 of a response, as bytes; the same until something is written. */
@@ -1277,6 +1283,7 @@ export class Server implements EtcdServer, TransportSink {
     context: Uint8Array | undefined,
     ctx: RequestContext,
   ): Promise<readonly Member[]> {
+    if (this.#stopping) throw new EtcdError("Stopped");
     const suffix = this.#ids.next();
     const change: ConfChange = { id: this.#ids.idOf(suffix), type, nodeId, context };
     const applied = new Promise<Applied>((resolve, reject) => this.#pendingChanges.set(suffix, { resolve, reject }));
@@ -1495,8 +1502,10 @@ export class Server implements EtcdServer, TransportSink {
   /** Some seconds, or until a leader has committed its first entry. */
   async #nextVersionCheck(): Promise<void> {
     const first = deferred();
-    this.#firstCommitListeners.push(() => first.resolve());
+    const listener = () => first.resolve();
+    this.#firstCommitListeners.push(listener);
     await Promise.race([first.promise, this.#pause(CLUSTER_VERSION_CHECK_MS)]);
+    this.#firstCommitListeners = this.#firstCommitListeners.filter((other) => other !== listener);
   }
 
   // Auth: every request but the queries of one's own goes through raft.

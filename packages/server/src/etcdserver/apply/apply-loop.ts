@@ -47,6 +47,8 @@ export interface ApplyLoopDeps extends ApplyDeps {
   readonly consistentIndex: number;
   /** Index that raft starts to hand out entries behind: that of the snapshot. */
   readonly appliedIndex: number;
+  /** Of that entry; 0 without a snapshot. */
+  readonly appliedTerm: number;
   readonly confState: ConfState;
   applyConfChange(change: ConfChange): ConfState;
   /** The request behind this data when it was proposed here and its caller still waits. */
@@ -78,7 +80,7 @@ export class ApplyLoop implements ApplySink {
   #isRunning = false;
   #isStopped = false;
   #appliedIndex: number;
-  #appliedTerm = 0;
+  #appliedTerm: number;
   #consistentIndex: number;
   #confState: ConfState;
   /** Results of the group that is being applied; told when it is in the backend's batch. */
@@ -89,6 +91,7 @@ export class ApplyLoop implements ApplySink {
   constructor(deps: ApplyLoopDeps) {
     this.#deps = deps;
     this.#appliedIndex = deps.appliedIndex;
+    this.#appliedTerm = deps.appliedTerm;
     this.#consistentIndex = deps.consistentIndex;
     this.#confState = deps.confState;
   }
