@@ -6,7 +6,6 @@
  *   stop    clients (with time to finish) -> leadership handed over -> raft loop, apply, jobs -> WAL -> store -> backend
  *           -> lock -> ports
  */
-import { statfsSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { EtcdError } from "@etcd-ts/client/wire";
@@ -105,7 +104,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       path: paths.backendFile,
       clock,
       logger,
-      onFatal: (error) => fail(diskError(paths.backendFile, error)),
+      onFatal: (error) => fail(error),
       unsafeNoFsync: config.unsafeNoFsync,
       batchIntervalMs: config.backendBatchIntervalMs,
       batchOperationsMax: config.backendBatchLimit,
@@ -364,18 +363,6 @@ async function describe(config: Config): Promise<Record<string, unknown>> {
     "discovery-proxy": "",
     "downgrade-check-interval": goDuration(config.downgradeCheckIntervalMs),
   };
-}
-
-/** Why a commit failed, in words that help: LMDB calls a full disk an input/output error. */
-function diskError(file: string, error: Error): Error {
-  let reason = error.message;
-  try {
-    const { bavail } = statfsSync(file);
-    if (bavail === 0) reason = "no space left on device";
-  } catch {
-    // The message will do.
-  }
-  return new Error(`failed to commit to ${file}: ${reason}`, { cause: error });
 }
 
 /** The data dir of a real etcd that was stopped: its database is taken over once, and left as it is. */
