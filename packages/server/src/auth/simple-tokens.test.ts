@@ -19,10 +19,10 @@ function open(options: { ttlSeconds?: number; waitForIndex?: WaitForIndex } = {}
 }
 
 describe("simple tokens", () => {
-  it("are 16 letters, a dot and the index; they name their user at the current revision", () => {
+  it("are 16 letters, a dot and the index before theirs; they name their user at the current revision", () => {
     const { login, who } = open();
     const token = login("ann", 42);
-    expect(token).toMatch(/^[a-zA-Z]{16}\.42$/);
+    expect(token).toMatch(/^[a-zA-Z]{16}\.41$/);
     expect(login("ann", 43)).not.toBe(token);
     expect(who(token)).toEqual({ username: "ann", authRevision: 5 });
     for (const wrong of ["", "x", "x.y", "abcdefghijklmnop.42", `${token}.1`, token.replace(".", ""), "a.b.c"]) {
@@ -75,14 +75,14 @@ describe("simple tokens", () => {
       return index > 20 ? arrived.promise : undefined;
     };
     const { who, tokens } = open({ waitForIndex });
-    const early = who("abcdefghijklmnop.21");
+    const early = who("abcdefghijklmnop.20");
     expect(early).toBeInstanceOf(Promise);
-    const never = who("ponmlkjihgfedcba.21");
+    const never = who("ponmlkjihgfedcba.20");
     tokens.assign({ username: "ann", prefix: "abcdefghijklmnop", index: 21 });
     arrived.resolve(true);
     expect(await early).toEqual({ username: "ann", authRevision: 5 });
     expect(await never).toBeUndefined();
-    expect(who("abcdefghijklmnop.20")).toBeUndefined();
+    expect(who("abcdefghijklmnop.19")).toBeUndefined();
     expect(asked).toEqual([21, 21, 20]);
   });
 });

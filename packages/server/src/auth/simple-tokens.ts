@@ -1,7 +1,7 @@
 /**
- * Simple tokens: 16 random letters, a dot, and the index of the log entry that made it. Every member learns of a token
- * when it applies that entry, and keeps it in memory alone. A member that has not come that far yet waits before it
- * judges. A token that is not used for its time to live is forgotten; each use starts that time again.
+ * Simple tokens: 16 random letters, a dot, and the index of the log entry before the one that made it, which is what etcd
+ * has applied when it makes a token: members of both kinds must agree. Every member learns of a token when it applies
+ * that entry, and keeps it in memory alone. A member that has not come that far yet waits before it judges. A token that is not used for its time to live is forgotten; each use starts that time again.
  */
 import type { Clock, Timer } from "../lib/clock.ts";
 import type { Random } from "../lib/random.ts";
@@ -56,7 +56,7 @@ export class SimpleTokens implements TokenProvider {
   }
 
   assign({ username, prefix, index }: { username: string; prefix: string; index: number }): string {
-    const token = `${prefix}.${index}`;
+    const token = `${prefix}.${index - 1}`;
     if (!this.#isEnabled) return token;
     if (this.#known.size >= TOKENS_MAX) {
       for (const oldest of this.#known.keys()) {
@@ -82,7 +82,7 @@ export class SimpleTokens implements TokenProvider {
     if (known) return { username: known.username, authRevision };
     const index = Number(FORM.exec(token)?.[1] ?? Number.NaN);
     if (Number.isNaN(index)) return undefined;
-    const waiting = this.#waitForIndex(index, signal);
+    const waiting = this.#waitForIndex(index + 1, signal);
     if (!waiting) return undefined;
     return waiting.then((isApplied) => {
       const found = isApplied ? this.#use(token) : undefined;

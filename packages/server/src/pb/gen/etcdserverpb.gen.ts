@@ -1091,7 +1091,7 @@ export interface InternalAuthenticateRequest {
   name: string;
   /** Always empty. */
   password: string;
-  /** Random letters; the token is these, a dot and the index of the entry. */
+  /** Random letters; the token is these, a dot and the index of the entry before this one. */
   simpleToken: string;
 }
 
