@@ -1,5 +1,5 @@
 /**
- * Golden scripts: our own in testdata/ (rewritten by GOLDEN=write), and those of the Go library, which lie beside the
+ * Golden scripts: our own in testdata/ (rewritten by UPDATE_GOLDEN=1), and those of the Go library, which lie beside the
  * repository when somebody has put them there; they are skipped when they are absent.
  */
 import fs from "node:fs";
@@ -151,8 +151,8 @@ function replay(file: string, runner: Runner, rewrite: boolean): number {
   return directives;
 }
 
-/** `GOLDEN=write`: our scripts take over what comes out. */
-const rewritesGoldens = process.env["GOLDEN"] === "write";
+/** `UPDATE_GOLDEN=1`: our scripts take over what comes out. */
+const rewritesGoldens = process.env["UPDATE_GOLDEN"] === "1";
 const here = path.dirname(fileURLToPath(import.meta.url));
 const library = path.resolve(here, "../../../../../shared/raft-testdata");
 

@@ -72,7 +72,10 @@ export class UnstableLog {
   stableTo(index: number, term: number): void {
     const ours = this.term(index);
     if (ours === UNKNOWN_TERM) {
-      this.#logger.info(`entry at index ${index} missing from unstable log; ignoring`);
+      // With asynchronous writes, an acknowledgement that says nothing new comes with every batch: for debugging only.
+      if (this.#logger.isDebugEnabled) {
+        this.#logger.info(`entry at index ${index} missing from unstable log; ignoring`);
+      }
       return;
     }
     if (index < this.offset) {

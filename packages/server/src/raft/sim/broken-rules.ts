@@ -97,7 +97,7 @@ export const brokenRules: readonly BrokenRule[] = [
       nodes: 3,
       faults: ["split", "split", "campaign"],
       faultEveryMs: 700,
-      proposeEveryMs: 30,
+      proposeEveryMs: 150,
       confChangeEveryMs: 0,
     },
     name: "logs are compared by length alone, not by the term of their last entry",

@@ -5,7 +5,7 @@ import { runSimulations } from "./main.ts";
 import { runSeed } from "./simulation.ts";
 
 /** More of them: npm run sim -- --seeds N */
-const SEEDS = 25;
+const SEEDS = 15;
 
 describe("simulation", () => {
   test(`${SEEDS} clusters keep every invariant through faults, and agree when it is quiet again`, () => {
