@@ -3,6 +3,7 @@ import { compareBytes, keyBytes, keyString, prefixEnd, utf8Bytes } from "./bytes
 import { VirtualClock } from "./clock.ts";
 import { crc32c } from "./crc32c.ts";
 import { SeededRandom } from "./random.ts";
+import { deferred, orAborted } from "./wait.ts";
 
 describe("bytes", () => {
   it("keyString() orders as the bytes do", () => {
@@ -61,4 +62,12 @@ describe("SeededRandom", () => {
     expect(draw(7)).toEqual(draw(7));
     expect(draw(7)).not.toEqual(draw(8));
   });
+});
+
+it("orAborted() takes care of a promise that nobody waits for any more", async () => {
+  const late = deferred();
+  await expect(orAborted(late.promise, AbortSignal.abort("over"))).rejects.toBe("over");
+  // Without a listener this would end the process, as it ends the run of tests.
+  late.reject(new Error("too late"));
+  await new Promise((resolve) => setImmediate(resolve));
 });
