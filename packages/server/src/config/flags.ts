@@ -39,6 +39,9 @@ export interface FlagSpec {
 const bbolt = "the backend is LMDB, not bbolt";
 const v2 = "the v2 API is not served";
 const proxy = "the v2 proxy is not served";
+const corruption = "members do not compare their stores";
+const spans = "no spans are exported";
+const records = "SRV records are not looked up";
 
 export const DEFAULT_ROTATION = '{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}';
 
@@ -117,8 +120,20 @@ const sections: readonly (readonly [section: string, rows: readonly Row[]])[] = 
         "Set SO_REUSEADDR on listeners.",
         { fileKey: "socket-options.reuse-address", withoutEffect: "Node always sets SO_REUSEADDR" },
       ],
-      ["raft-read-timeout", "duration", "5s", "Read timeout of peer connections.", { fileKey: null }],
-      ["raft-write-timeout", "duration", "5s", "Write timeout of peer connections.", { fileKey: null }],
+      [
+        "raft-read-timeout",
+        "duration",
+        "5s",
+        "Read timeout of peer connections.",
+        { fileKey: null, withoutEffect: "a connection to a peer ends after 5 s of silence" },
+      ],
+      [
+        "raft-write-timeout",
+        "duration",
+        "5s",
+        "Write timeout of peer connections.",
+        { fileKey: null, withoutEffect: "a connection to a peer ends after 5 s of silence" },
+      ],
     ],
   ],
   [
@@ -156,8 +171,8 @@ const sections: readonly (readonly [section: string, rows: readonly Row[]])[] = 
         "HTTP proxy towards the discovery service.",
         { withoutEffect: "the v2 discovery service is not asked" },
       ],
-      ["discovery-srv", "string", "", "DNS domain whose SRV records name the members."],
-      ["discovery-srv-name", "string", "", "Suffix of the SRV service names."],
+      ["discovery-srv", "string", "", "DNS domain whose SRV records name the members.", { withoutEffect: records }],
+      ["discovery-srv-name", "string", "", "Suffix of the SRV service names.", { withoutEffect: records }],
       ["strict-reconfig-check", "bool", "true", "Refuse membership changes that would lose the quorum."],
       ["pre-vote", "bool", "true", "Ask before an election whether it could be won."],
       ["auto-compaction-retention", "string", "0", "History to keep when compacting by itself; 0 is off."],
@@ -298,7 +313,13 @@ const sections: readonly (readonly [section: string, rows: readonly Row[]])[] = 
   [
     "Profiling and monitoring",
     [
-      ["enable-pprof", "bool", "false", "Serve profiles under /debug/pprof."],
+      [
+        "enable-pprof",
+        "bool",
+        "false",
+        "Serve profiles under /debug/pprof.",
+        { withoutEffect: "no profiles are served" },
+      ],
       ["metrics", "string", "basic", "basic, or extensive for times of each gRPC call."],
       ["listen-metrics-urls", "urls", "", "Further addresses for metrics and health."],
     ],
@@ -316,11 +337,41 @@ const sections: readonly (readonly [section: string, rows: readonly Row[]])[] = 
   [
     "Experimental distributed tracing",
     [
-      ["experimental-enable-distributed-tracing", "bool", "false", "Export OpenTelemetry spans."],
-      ["experimental-distributed-tracing-address", "string", "localhost:4317", "The collector, host:port."],
-      ["experimental-distributed-tracing-service-name", "string", "etcd", "Service name of the spans."],
-      ["experimental-distributed-tracing-instance-id", "string", "", "Instance id of the spans."],
-      ["experimental-distributed-tracing-sampling-rate", "int", "0", "Root spans taken of a million."],
+      [
+        "experimental-enable-distributed-tracing",
+        "bool",
+        "false",
+        "Export OpenTelemetry spans.",
+        { withoutEffect: spans },
+      ],
+      [
+        "experimental-distributed-tracing-address",
+        "string",
+        "localhost:4317",
+        "The collector, host:port.",
+        { withoutEffect: spans },
+      ],
+      [
+        "experimental-distributed-tracing-service-name",
+        "string",
+        "etcd",
+        "Service name of the spans.",
+        { withoutEffect: spans },
+      ],
+      [
+        "experimental-distributed-tracing-instance-id",
+        "string",
+        "",
+        "Instance id of the spans.",
+        { withoutEffect: spans },
+      ],
+      [
+        "experimental-distributed-tracing-sampling-rate",
+        "int",
+        "0",
+        "Root spans taken of a million.",
+        { withoutEffect: spans },
+      ],
     ],
   ],
   [
@@ -337,21 +388,57 @@ const sections: readonly (readonly [section: string, rows: readonly Row[]])[] = 
   [
     "Experimental",
     [
-      ["experimental-initial-corrupt-check", "bool", "false", "Compare the store with the peers' before serving."],
-      ["experimental-corrupt-check-time", "duration", "0s", "Time between comparisons with the peers; 0 is never."],
-      ["experimental-compact-hash-check-enabled", "bool", "false", "Compare compaction hashes with the peers'."],
-      ["experimental-compact-hash-check-time", "duration", "1m0s", "Time between those comparisons."],
+      [
+        "experimental-initial-corrupt-check",
+        "bool",
+        "false",
+        "Compare the store with the peers' before serving.",
+        { withoutEffect: corruption },
+      ],
+      [
+        "experimental-corrupt-check-time",
+        "duration",
+        "0s",
+        "Time between comparisons with the peers; 0 is never.",
+        { withoutEffect: corruption },
+      ],
+      [
+        "experimental-compact-hash-check-enabled",
+        "bool",
+        "false",
+        "Compare compaction hashes with the peers'.",
+        { withoutEffect: corruption },
+      ],
+      [
+        "experimental-compact-hash-check-time",
+        "duration",
+        "1m0s",
+        "Time between those comparisons.",
+        { withoutEffect: corruption },
+      ],
       ["experimental-enable-lease-checkpoint", "bool", "false", "Keep remaining TTLs over a change of leader."],
       ["experimental-enable-lease-checkpoint-persist", "bool", "false", "Keep remaining TTLs on disk."],
       ["experimental-compaction-batch-limit", "int", "0", "Revisions removed in one step of a compaction; 0 is 1000."],
-      ["experimental-compaction-sleep-interval", "duration", "0s", "Pause between two steps; 0 is 10ms."],
+      [
+        "experimental-compaction-sleep-interval",
+        "duration",
+        "0s",
+        "Pause between two steps; 0 is 10ms.",
+        { withoutEffect: "a compaction gives way between its steps and does not sleep" },
+      ],
       [
         "experimental-watch-progress-notify-interval",
         "duration",
         "0s",
         "Time between progress notifications; 0 is 10m.",
       ],
-      ["experimental-downgrade-check-time", "duration", "5s", "Time between looks at a downgrade; 0 is never."],
+      [
+        "experimental-downgrade-check-time",
+        "duration",
+        "5s",
+        "Time between looks at a downgrade; 0 is never.",
+        { withoutEffect: "a downgrade that is done stays enabled until it is cancelled" },
+      ],
       ["experimental-warning-apply-duration", "duration", "100ms", "Requests slower than this are logged."],
       [
         "experimental-memory-mlock",
@@ -372,6 +459,7 @@ const sections: readonly (readonly [section: string, rows: readonly Row[]])[] = 
         "uint",
         "0",
         "Defragment at start when at least this much would be freed; 0 is never.",
+        { withoutEffect: "nothing is defragmented at a start" },
       ],
       ["experimental-stop-grpc-service-on-defrag", "bool", "false", "Report NOT_SERVING during a defragmentation."],
       [
