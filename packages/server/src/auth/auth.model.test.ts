@@ -2,7 +2,7 @@
  * A million and more decisions, each also made by a model that knows users as lists of grants and ranges as lists of
  * pieces of the key space. Between batches of decisions, users, roles and permissions change through the log.
  */
-import { EtcdError, type Permission, PermissionType, PutRequest, TxnRequest } from "@etcd-ts/client/wire";
+import { EtcdError, type Permission, PermissionType, PutRequest, type TxnRequest } from "@etcd-ts/client/wire";
 import { describe, expect, it } from "vitest";
 import { EMPTY_BYTES, utf8Bytes } from "../lib/bytes.ts";
 import { SeededRandom } from "../lib/random.ts";

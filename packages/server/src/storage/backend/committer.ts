@@ -2,11 +2,9 @@
  * Who makes a frozen layer durable: a worker thread that owns the writer, or, for tools and tests, the caller's thread.
  * Layers are committed one at a time and in order; the promise of each resolves when it is durable.
  */
-import fs from "node:fs";
-import path from "node:path";
-import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { assert } from "../../lib/assert.ts";
+import { workerFile } from "../../lib/worker-file.ts";
 import type { Environment, FileSizes } from "./environment.ts";
 import type { Layer } from "./layer.ts";
 import { TABLES } from "./types.ts";
@@ -47,22 +45,6 @@ export interface WorkerSettings {
 /** What the two threads must agree on; they are built from one source, but the worker's bundle may be an older one. */
 export const AGREEMENT = TABLES.join();
 
-/** The bundle of backend-worker.ts: beside this module when bundled, in the root's dist/ when run from source. */
-function workerFile(): string {
-  let folder = path.dirname(fileURLToPath(import.meta.url));
-  for (;;) {
-    for (const candidate of [
-      path.join(folder, "backend-worker.mjs"),
-      path.join(folder, "dist", "backend-worker.mjs"),
-    ]) {
-      if (fs.existsSync(candidate)) return candidate;
-    }
-    const parent = path.dirname(folder);
-    if (parent === folder) throw new Error("backend-worker.mjs is missing: the programs have not been built");
-    folder = parent;
-  }
-}
-
 interface Waiting {
   resolve(result: Committed): void;
   reject(error: Error): void;
@@ -78,7 +60,10 @@ export class WorkerCommitter implements Committer {
   #closing: Promise<void> | undefined;
 
   private constructor(settings: WorkerSettings) {
-    this.#worker = new Worker(workerFile(), { workerData: { ...settings, agreement: AGREEMENT }, name: "backend" });
+    this.#worker = new Worker(workerFile("backend-worker"), {
+      workerData: { ...settings, agreement: AGREEMENT },
+      name: "backend",
+    });
     this.#ready = new Promise((resolve, reject) => {
       this.#waiting.set(0, { resolve: () => resolve(), reject });
     });
