@@ -1030,7 +1030,8 @@ export class Raft {
   }
 
   #startRead(m: Message): void {
-    if (this.tracker.isSingleton) {
+    // A leader that removed itself may lead a single voter without being it, and then has to ask.
+    if (this.tracker.isQuorum(this.id)) {
       this.#answerRead(m, this.log.committed);
       return;
     }

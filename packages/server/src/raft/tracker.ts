@@ -69,9 +69,9 @@ export class ProgressTracker {
     return new Inflights(this.inflightMessagesMax, this.inflightBytesMax);
   }
 
-  /** Only voter, and no change under way. */
-  get isSingleton(): boolean {
-    return this.config.incoming.size === 1 && this.config.outgoing.size === 0;
+  /** Whether this member alone is a quorum: the only voter, and no change under way. */
+  isQuorum(id: NodeId): boolean {
+    return this.config.incoming.size === 1 && this.config.outgoing.size === 0 && this.config.incoming.has(id);
   }
 
   /** The highest index that a quorum has. Infinity without voters. */

@@ -222,7 +222,7 @@ export const brokenRules: readonly BrokenRule[] = [
     name: "a read is answered without asking anybody",
     seeds: 100,
     sabotage: (core) => {
-      Object.defineProperty(core.tracker, "isSingleton", { get: () => true });
+      core.tracker.isQuorum = () => true;
     },
   },
   {

@@ -37,10 +37,18 @@ export class SimDisk {
     }
   }
 
-  /** Power goes: of what was not synced, some of the first writes may have reached the disk. */
+  /**
+   * Power goes: of what was not synced, some of the first writes may have reached the disk, and of the next one some of
+   * its entries. The hard state comes behind the entries of its write, as in a WAL.
+   */
   crash(random: Random): void {
     const kept = random.below(this.#buffered.length + 1);
     this.flush(this.#flushed + kept);
+    const torn = this.#buffered[0];
+    if (torn && !torn.snapshot) {
+      const entries = torn.entries.slice(0, random.below(torn.entries.length + 1));
+      this.#perform({ hardState: undefined, entries, snapshot: undefined });
+    }
     this.#flushed += this.#buffered.length;
     this.#buffered = [];
   }
