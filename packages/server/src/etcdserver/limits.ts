@@ -12,9 +12,6 @@ export const APPLY_CHUNK_MS = 10;
 /** Entries whose effects share one write of the backend, and so one consistent index. Our own. */
 export const APPLY_GROUP_ENTRIES = 64;
 
-/** Bytes of proposals and messages that one MsgProp may carry. Our own; raft bounds its messages to 1 MiB itself. */
-export const PROPOSAL_BATCH_BYTES = 4 * 1024 * 1024;
-
 /** Proposals that may wait for a leader; above it they are refused as too many requests. Our own. */
 export const WAITING_PROPOSALS_MAX = 20_000;
 
@@ -41,8 +38,6 @@ export const LEARNER_READY_PORTION = 0.9;
 
 export const DEFAULT_QUOTA_BYTES = 2 * 1024 * 1024 * 1024;
 export const RECOMMENDED_QUOTA_BYTES_MAX = 8 * 1024 * 1024 * 1024;
-
-export const TRACE_THRESHOLD_MS = 100;
 
 export const RAFT_MESSAGE_BYTES_MAX = 1024 * 1024;
 export const RAFT_INFLIGHT_MAX = 512;

@@ -63,6 +63,7 @@ function setUp(options: { manualDisk?: boolean } = {}) {
     logger: silentLogger,
     memberId: 1n,
     tickMs: 100,
+    isAwaited: (suffix) => suffix !== 13,
     handOver: (suffix) => suffix !== 13,
     dropped: (suffix) => void dropped.push(suffix),
     readStates: (states) => reads.push(...states.map((one) => `${utf8Text(one.context)}@${one.index}`)),
@@ -106,6 +107,20 @@ describe("RaftLoop", () => {
     expect(set.loop.isLeader).toBe(true);
     expect(set.loop.term).toBe(2);
     expect(set.loop.committedIndex).toBe(3);
+  });
+
+  it("keeps nothing that nobody waits for while there is no leader", async () => {
+    const { loop, clock } = setUp();
+    loops.push(loop);
+    void loop.run();
+    propose(loop, 1, "waited for");
+    propose(loop, 13, "given up");
+    await settle();
+    expect(loop.waitingProposals).toBe(2);
+    clock.advance(100);
+    await settle();
+    expect(loop.leaderId).toBe(0n);
+    expect(loop.waitingProposals).toBe(1);
   });
 
   it("puts what arrives together into one save, and leaves out what nobody waits for", async () => {

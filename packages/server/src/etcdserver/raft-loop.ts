@@ -62,6 +62,8 @@ export interface RaftLoopDeps {
   readonly logger: Logger;
   readonly memberId: bigint;
   readonly tickMs: number;
+  /** Whether somebody still waits for the proposal. */
+  isAwaited(suffix: number): boolean;
   /** False when nobody waits for the proposal any more: then it is left out. */
   handOver(suffix: number): boolean;
   /** Raft would not take it. */
@@ -241,6 +243,10 @@ export class RaftLoop {
       this.#hasTick = false;
       this.#lastTickMs = this.#deps.clock.monotonicMs();
       this.#node.tick();
+      // Without a leader nothing takes them, and callers give up: what they leave behind must not gather.
+      if (this.#leaderId === 0n && this.#proposals.length > 0) {
+        this.#proposals = this.#proposals.filter(({ suffix }) => this.#deps.isAwaited(suffix));
+      }
     }
     for (const context of take(this.#reads)) this.#node.readIndex(context);
     if (this.#proposals.length > 0 && this.#leaderId !== 0n) this.#stepProposals(take(this.#proposals));

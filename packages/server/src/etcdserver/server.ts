@@ -341,6 +341,7 @@ export class Server implements EtcdServer, TransportSink {
       logger,
       memberId: cluster.localId,
       tickMs: config.tickMs,
+      isAwaited: (suffix) => this.#isAwaited(suffix),
       handOver: (suffix) => this.#pending.handOver(suffix) || this.#pendingChanges.has(suffix),
       dropped: (suffix, error) => this.#reject(suffix, error),
       readStates: (states) => this.#readIndex.receive(states),
@@ -771,9 +772,13 @@ export class Server implements EtcdServer, TransportSink {
     return undefined;
   }
 
+  #isAwaited(suffix: number): boolean {
+    return this.#pending.has(suffix) || this.#pendingChanges.has(suffix);
+  }
+
   #waitingSuffix(id: bigint): number | undefined {
     const suffix = this.#ids.suffixOf(id);
-    return suffix !== undefined && (this.#pending.has(suffix) || this.#pendingChanges.has(suffix)) ? suffix : undefined;
+    return suffix !== undefined && this.#isAwaited(suffix) ? suffix : undefined;
   }
 
   #resolve(suffix: number, result: Applied): void {
