@@ -31,6 +31,7 @@ import { syncFolder } from "./files.ts";
 import { ChunkPool, Layer } from "./layer.ts";
 import { firstOf, indexOf, PinnedReader, peekLayers, type ReadTransaction, scanLayers } from "./reader.ts";
 import type { Backend, BackendOptions, BackendSnapshot, BackendTxn, ScanOptions, ScanVisitor, Table } from "./types.ts";
+import { verifyBackendFile } from "./verify.ts";
 
 const BATCH_INTERVAL_MS = 100;
 const BATCH_OPERATIONS_MAX = 10_000;
@@ -601,6 +602,7 @@ export async function openBackend(options: BackendOptions): Promise<Backend> {
     noSync: options.unsafeNoFsync ?? false,
     mapSizeBytes: options.mapSizeBytes,
   };
+  verifyBackendFile(options.path);
   const environment = new Environment(settings);
   try {
     // The file's name must survive as well as what is committed to it.

@@ -11,6 +11,7 @@ import type { Logger } from "../../lib/log.ts";
 import { InternalRaftRequest, Request } from "../../pb/etcdserverpb.ts";
 import { Entry, EntryType } from "../../pb/raftpb.ts";
 import { Environment } from "../backend/environment.ts";
+import { verifyBackendFile } from "../backend/verify.ts";
 import { PinnedReader, type ReadTransaction } from "../backend/reader.ts";
 import { type BucketRows, bucketRowsOf, importRows, writeBolt } from "../bolt/index.ts";
 import { dataDirPaths } from "../data-dir.ts";
@@ -173,6 +174,7 @@ async function copyDatabase(
     }
     return;
   }
+  verifyBackendFile(paths.backendFile);
   const environment = new Environment({ path: paths.backendFile });
   const transaction = environment.root.useReadTransaction() as unknown as ReadTransaction;
   try {

@@ -11,6 +11,7 @@ import type { Logger } from "../../lib/log.ts";
 import { BulkLoad } from "../backend/bulk.ts";
 import { copyRows } from "../backend/copy.ts";
 import { Environment, type FileSizes } from "../backend/environment.ts";
+import { verifyBackendFile } from "../backend/verify.ts";
 import { writeBolt } from "../bolt/index.ts";
 import { type FileSystem, systemFiles } from "../file-system.ts";
 import { dataDirPaths } from "../data-dir.ts";
@@ -75,6 +76,7 @@ function sizeFields({ fileBytes, inUseBytes }: FileSizes): Record<string, unknow
 }
 
 function lmdbSizes(file: string): FileSizes {
+  verifyBackendFile(file);
   const environment = new Environment({ path: file });
   try {
     return environment.sizes();
