@@ -1,4 +1,4 @@
-import { type Init, KV, type RangeRequest } from "@etcd-ts/client/wire";
+import { type Init, KV, type RangeRequest, type RangeResponse } from "@etcd-ts/client/wire";
 import type { CommandContext, Connected } from "../context.ts";
 import { badArgs } from "../exit.ts";
 import type { RangePages } from "../print/printer.ts";
@@ -50,29 +50,28 @@ async function printPages(
   open: () => RangePages,
 ): Promise<void> {
   const wanted = request.limit !== undefined && request.limit > 0 ? request.limit : Number.POSITIVE_INFINITY;
-  let pages: RangePages | undefined;
-  let count = 0;
-  let printed = 0;
+  const ask = (key: Uint8Array | undefined, revision: number | undefined, limit: number): Promise<RangeResponse> =>
+    client.call(KV.methods.range, { ...request, key, revision, limit }, { timeoutMs });
   let size = PAGE_KEYS_FIRST;
-  let { key, revision } = request;
-  for (;;) {
-    const limit = Math.min(size, wanted - printed);
-    const page = await client.call(KV.methods.range, { ...request, key, revision, limit }, { timeoutMs });
-    if (!pages) {
-      pages = open();
-      count = page.count;
-      revision = request.revision || page.header?.revision || 0;
-    }
-    pages.page(page);
-    printed += page.kvs.length;
+  let page = await ask(request.key, request.revision, Math.min(size, wanted));
+  const pages = open();
+  const { count } = page;
+  const revision = request.revision || page.header?.revision || 0;
+  for (let taken = 0; ; ) {
+    taken += page.kvs.length;
     const last = page.kvs.at(-1);
-    if (!page.more || !last || printed >= wanted) {
+    if (!page.more || !last || taken >= wanted) {
+      pages.page(page);
       pages.end({ more: page.more, count });
       return;
     }
-    key = Buffer.concat([last.key, Uint8Array.of(0)]);
     const bytes = page.kvs.reduce((sum, kv) => sum + kv.key.length + kv.value.length, 0);
     if (bytes < PAGE_BYTES) size = Math.min(size * 2, PAGE_KEYS_MAX);
     else if (bytes > 4 * PAGE_BYTES) size = Math.max(1, Math.floor(size / 4));
+    // The server reads the next page while this one is printed.
+    const next = ask(Buffer.concat([last.key, Uint8Array.of(0)]), revision, Math.min(size, wanted - taken));
+    next.catch(() => {});
+    pages.page(page);
+    page = await next;
   }
 }
