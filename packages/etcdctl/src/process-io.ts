@@ -200,6 +200,5 @@ function catchSignals(): AbortSignal {
 function timestamp(): string {
   const microseconds = BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000));
   const whole = new Date(Number(microseconds / 1_000_000n) * 1000).toISOString().slice(0, 19);
-  const fraction = (microseconds % 1_000_000n).toString().padStart(6, "0").replace(/0+$/, "");
-  return fraction === "" ? `${whole}Z` : `${whole}.${fraction}Z`;
+  return `${whole}.${(microseconds % 1_000_000n).toString().padStart(6, "0")}Z`;
 }

@@ -132,9 +132,11 @@ function keyValue(target: PrintTarget, { key, value }: KeyValue): void {
   line(target, value);
 }
 
+const NEWLINE = Uint8Array.of(10);
+
 function line(target: PrintTarget, bytes: Uint8Array): void {
   target.out(target.hex ? escaped(bytes) : bytes);
-  target.out("\n");
+  target.out(NEWLINE);
 }
 
 const escaped = (bytes: Uint8Array): string =>
