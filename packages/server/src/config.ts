@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import { isDeepStrictEqual } from "node:util";
 import { parse as parseYaml } from "yaml";
 import { flagSpecs } from "./config/flags.ts";
-import { ConfigError, type FlagSet, flagsFromFile } from "./config/parse.ts";
+import { ConfigError, type FlagSet, flagsFromFile, parseArguments } from "./config/parse.ts";
 import { checkBindUrls, checkHostUrls, parseInitialCluster } from "./lib/listen-url.ts";
 import type { ServerConfig } from "./etcdserver/index.ts";
 import { goDuration, parseGoDuration } from "./lib/go-format.ts";
@@ -256,6 +256,19 @@ export function parseRetention(mode: string, text: string): number {
   } catch (error) {
     throw new Error(`error parsing CompactionRetention: ${(error as Error).message}`);
   }
+}
+
+/**
+ * The configuration of a member that is embedded: what `etcd` would make of these arguments, with no look at environment
+ * or files. Throws what is wrong with them, in etcd's words.
+ */
+export function configFromArguments(
+  args: readonly string[],
+  options: { readonly warn?: ((message: string) => void) | undefined } = {},
+): Config {
+  const settings = settle(parseArguments(args).flags, false);
+  validate(settings, options.warn ?? (() => {}));
+  return buildConfig(settings);
 }
 
 /**

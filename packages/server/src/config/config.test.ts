@@ -2,15 +2,19 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { adoptDefaultHost, buildConfig, type Config, readConfigFile, settle, validate } from "../config.ts";
+import {
+  adoptDefaultHost,
+  buildConfig,
+  type Config,
+  configFromArguments,
+  readConfigFile,
+  settle,
+  validate,
+} from "../config.ts";
 import { envName, flagSpecs } from "./flags.ts";
 import { applyEnvironment, FlagSet, flagsFromFile, parseArguments } from "./parse.ts";
 
-function fromArguments(...args: string[]): Config {
-  const settings = settle(parseArguments(args).flags, false);
-  validate(settings, () => {});
-  return buildConfig(settings);
-}
+const fromArguments = (...args: string[]): Config => configFromArguments(args);
 
 const problemOf = (fn: () => unknown): string => {
   try {
