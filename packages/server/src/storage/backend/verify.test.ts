@@ -81,6 +81,17 @@ describe("a backend file that LMDB would die of", () => {
     await expect(open(file)).rejects.toThrow(/head is damaged/);
   });
 
+  it("is refused when it, or its lock, is a folder", async () => {
+    const file = await filled();
+    fs.rmSync(`${file}-lock`);
+    fs.mkdirSync(`${file}-lock`);
+    await expect(open(file)).rejects.toThrow(/lock file .*db\.lmdb-lock: not a regular file/);
+    fs.rmdirSync(`${file}-lock`);
+    fs.rmSync(file);
+    fs.mkdirSync(file);
+    await expect(open(file)).rejects.toThrow(/db\.lmdb is not a regular file/);
+  });
+
   it("may lack free pages at its end", async () => {
     const file = await filled();
     // Pages beyond the file's end, as if a commit had taken and given them back: nothing refers to them.

@@ -113,8 +113,20 @@ function walk(fd: number, file: string, meta: Meta, fileBytes: number): void {
   }
 }
 
+/** LMDB's own lock file; one that cannot be opened kills the process too. Not opened here: closing it would drop locks. */
+function verifyLockFile(file: string): void {
+  try {
+    if (!fs.statSync(file).isFile()) throw new Error("not a regular file");
+    fs.accessSync(file, fs.constants.R_OK | fs.constants.W_OK);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
+    throw new Error(`cannot use the backend's lock file ${file}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
 /** Throws when the file is there, not empty, and LMDB could not be trusted with it. */
 export function verifyBackendFile(file: string): void {
+  verifyLockFile(`${file}-lock`);
   let fd: number;
   try {
     fd = fs.openSync(file, "r");
@@ -123,7 +135,9 @@ export function verifyBackendFile(file: string): void {
     throw error;
   }
   try {
-    const fileBytes = fs.fstatSync(fd).size;
+    const stat = fs.fstatSync(fd);
+    if (!stat.isFile()) throw new Error(`backend file ${file} is not a regular file`);
+    const fileBytes = stat.size;
     if (fileBytes === 0) return;
     const first = readMeta(fd, 0);
     const second = first && readMeta(fd, first.pageBytes);
