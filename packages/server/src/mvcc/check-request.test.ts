@@ -76,6 +76,8 @@ describe("the form of requests", () => {
     expect(check(txn([nested([del("a")]), nested([put("a")])]))).toThrow(duplicate);
     expect(check(txn([nested([put("a")]), nested([del("a")])]))).not.toThrow();
     expect(check(txn([nested([put("a")]), del("a")]))).toThrow(duplicate);
+    expect(check(txn([del("a", "c"), put("c")]))).not.toThrow();
+    expect(check(txn([del("a", "c"), del("b", "z"), put("x")]))).toThrow(duplicate);
     // The end is taken literally: "from b on" is not seen to cover k.
     expect(check(txn([put("k"), del("b", "\0")]))).not.toThrow();
   });

@@ -1,29 +1,29 @@
 /** KV: checks the form of a request, then leaves it to the server. */
 import { EtcdError, KV } from "@etcd-ts/client/wire";
+import { checkDeleteRangeRequest, checkPutRequest, checkRangeRequest, checkTxnRequest } from "../../mvcc/index.ts";
 import { EncodedMessage, type ServiceRegistration, serve } from "../../rpc/index.ts";
 import { type ApiDeps, callerOf } from "./context.ts";
 import { streamRange } from "./range-stream.ts";
-import { checkDeleteRange, checkPut, checkRange, checkTxn } from "./txn-check.ts";
 
 export function kvService({ server, limits }: ApiDeps): ServiceRegistration {
   return serve(KV, {
     async range(request, call) {
-      checkRange(request);
+      checkRangeRequest(request);
       if (!request.serializable && server.raftView().isLearner) throw new EtcdError("NotSupportedForLearner");
       // Stored pairs go out as they are stored, without being decoded.
       const { pieces } = await server.rangeEncoded(request, callerOf(call));
       return new EncodedMessage(pieces);
     },
     put(request, call) {
-      checkPut(request);
+      checkPutRequest(request);
       return server.put(request, callerOf(call));
     },
     deleteRange(request, call) {
-      checkDeleteRange(request);
+      checkDeleteRangeRequest(request);
       return server.deleteRange(request, callerOf(call));
     },
     txn(request, call) {
-      checkTxn(request, limits.maxTxnOps);
+      checkTxnRequest(request, limits.maxTxnOps);
       return server.txn(request, callerOf(call));
     },
     compact(request, call) {

@@ -3,6 +3,7 @@
  * chunks are read at one revision. Only the last one carries header, `more` and `count`; joining all chunks field by
  * field gives what Range answers.
  */
+import { checkRangeRequest } from "../../mvcc/index.ts";
 import {
   Code,
   type KeyValue,
@@ -14,7 +15,6 @@ import {
 } from "@etcd-ts/client/wire";
 import type { EtcdServer, RequestContext } from "../../etcdserver/index.ts";
 import { EncodedMessage, type ResponseSink, StatusError } from "../../rpc/index.ts";
-import { checkRange } from "./txn-check.ts";
 
 const FIRST_CHUNK_KEYS = 10;
 
@@ -42,7 +42,7 @@ export async function streamRange(
   caller: RequestContext,
   requestBytesMax: number,
 ): Promise<void> {
-  checkRange(request);
+  checkRangeRequest(request);
   const isPlain =
     request.sortOrder === SortOrder.None ||
     (request.sortOrder === SortOrder.Ascend && request.sortTarget === SortTarget.Key);
