@@ -1,9 +1,6 @@
 /** The release of etcd whose behaviour, formats and protocol this server has: what clients and peers compare. */
 export const ETCD_VERSION = "3.5.16";
 
-/** Its major and minor part, as cluster versions are written. */
-export const ETCD_CLUSTER_VERSION = "3.5.0";
-
 declare const __ETCD_TS_VERSION__: string | undefined;
 
 /** Our own version, put in by the build; `dev` when run from source. */

@@ -5,7 +5,6 @@
 import type { Codec, Compare, FieldInfo, Init, PutRequest, RequestOp, TxnRequest } from "@etcd-ts/client/wire";
 import { Compare as CompareCodec, RequestOp as RequestOpCodec } from "@etcd-ts/client/wire";
 import { asBuffer, utf8Bytes } from "../lib/bytes.ts";
-import { InternalRaftRequest, type RequestHeader } from "./etcdserverpb.ts";
 
 const escapes: Readonly<Record<number, string>> = { 9: "\\t", 10: "\\n", 13: "\\r", 34: '\\"', 92: "\\\\" };
 
@@ -94,34 +93,4 @@ function opText(op: Init<RequestOp>): string {
 export function txnText(txn: Init<TxnRequest>): string {
   const join = (parts: readonly string[] | undefined) => (parts ?? []).join(" ");
   return `compare:<${join(txn.compare?.map(compareText))}> success:<${join(txn.success?.map(opText))}> failure:<${join(txn.failure?.map(opText))}>`;
-}
-
-function headerText(header: Init<RequestHeader> | undefined): string {
-  const field = InternalRaftRequest.fields.find(({ key }) => key === "header");
-  return header && field?.message ? textOf(field.message(), header as never) : "";
-}
-
-const leaseHex = (id: bigint | undefined) => {
-  const hex = (id ?? 0n).toString(16);
-  return hex.startsWith("-") ? `-${hex.substring(1).padStart(15, "0")}` : hex.padStart(16, "0");
-};
-
-/** A proposal, without values and passwords. */
-export function internalRequestText(request: Init<InternalRaftRequest>): string {
-  const header = `header:<${headerText(request.header)}>`;
-  if (request.leaseGrant) {
-    return `${header} lease_grant:<ttl:${request.leaseGrant.ttl ?? 0}-second id:${leaseHex(request.leaseGrant.id)}>`;
-  }
-  if (request.leaseRevoke) return `${header} lease_revoke:<id:${leaseHex(request.leaseRevoke.id)}>`;
-  if (request.authenticate) {
-    const { name = "", simpleToken = "" } = request.authenticate;
-    return `${header} authenticate:<name:${name} simple_token:${simpleToken}>`;
-  }
-  if (request.authUserAdd) return `${header} auth_user_add:<name:${request.authUserAdd.name ?? ""}>`;
-  if (request.authUserChangePassword) {
-    return `${header} auth_user_change_password:<name:${request.authUserChangePassword.name ?? ""}>`;
-  }
-  if (request.put) return `${header} put:<${putText(request.put)}>`;
-  if (request.txn) return `${header} txn:<${txnText(request.txn)}>`;
-  return textOf(InternalRaftRequest, request);
 }
