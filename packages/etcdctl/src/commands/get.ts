@@ -6,9 +6,9 @@ import { rangeRequest } from "./requests.ts";
 
 /** Keys asked for at first, and at most, when a range is read page by page. */
 const PAGE_KEYS_FIRST = 64;
-const PAGE_KEYS_MAX = 65_536;
+const PAGE_KEYS_MAX = 16_384;
 /** Pages grow while they stay below this many bytes, and shrink above four times as many. */
-const PAGE_BYTES = 2 << 20;
+const PAGE_BYTES = 1 << 20;
 
 /**
  * `get KEY [RANGE_END]`. Big ranges are read page by page at the revision of the first page, and printed as they come:
