@@ -20,12 +20,6 @@ export class ConfigError extends Error {
 
 const specByName: ReadonlyMap<string, FlagSpec> = new Map(flagSpecs.map((spec) => [spec.name, spec]));
 
-export function flagSpec(name: string): FlagSpec {
-  const spec = specByName.get(name);
-  if (!spec) throw new Error(`no such flag: ${name}`);
-  return spec;
-}
-
 const TRUE = new Set(["1", "t", "T", "TRUE", "true", "True"]);
 const FALSE = new Set(["0", "f", "F", "FALSE", "false", "False"]);
 const PARSE_ERROR = "parse error";

@@ -4,11 +4,11 @@
  * The state is what etcd keeps in its version 2 store. It changes only as entries are applied, and each change takes
  * the open backend transaction: the `members`, `members_removed` and `cluster` tables follow in the same batch as the
  * entry's consistent index. While a restart replays entries that the backend already holds, `undefined` is passed
- * instead and only memory changes. Both stores are written whole after a snapshot, see {@link Cluster.saveAll}.
+ * instead and only memory changes.
  */
 import { EtcdError } from "@etcd-ts/client/wire";
 import { assert, assertNever } from "../lib/assert.ts";
-import { hexId, utf8Bytes, utf8Text } from "../lib/bytes.ts";
+import { hexId, utf8Bytes } from "../lib/bytes.ts";
 import { isJsonObject, parseJson, stringifyJson } from "../lib/json.ts";
 import type { Logger } from "../lib/log.ts";
 import { type ConfChange, ConfChangeType } from "../pb/raftpb.ts";
@@ -26,10 +26,8 @@ import {
   hasV2UserData,
   isStarted,
   type Member,
-  memberFromJson,
   memberToJson,
   type RaftAttributes,
-  readClusterVersion,
   readDowngradeJson,
   type V2Content,
   writeClusterVersion,
@@ -110,14 +108,6 @@ export class Cluster {
     return cluster;
   }
 
-  /** As another member described it over `GET /members`, with the id of the X-Etcd-Cluster-ID header. */
-  static fromMembers(id: bigint, members: readonly Member[], options: ClusterOptions): Cluster {
-    const cluster = new Cluster(options);
-    cluster.#id = id;
-    for (const member of members) cluster.#members.set(member.id, member);
-    return cluster;
-  }
-
   get id(): bigint {
     return this.#id;
   }
@@ -163,10 +153,6 @@ export class Cluster {
 
   isRemoved(id: bigint): boolean {
     return this.#removed.has(id);
-  }
-
-  removedIds(): bigint[] {
-    return [...this.#removed].sort(compareIds);
   }
 
   /** Of all members, in byte order. */
@@ -232,18 +218,6 @@ export class Cluster {
       this.#logger.info("set cluster version from store", { "cluster-version": shortVersion(this.#version) });
       this.#onVersion?.(formatVersion(this.#version), previous);
     }
-  }
-
-  /** Makes the backend's tables say what this object says, dropping what they hold besides. */
-  saveAll(tx: BackendTxn): void {
-    const stale: Uint8Array[] = [];
-    tx.scan("members", { keysOnly: true }, (key) => {
-      if (!this.#members.has(idOfKey(key))) stale.push(key);
-    });
-    for (const key of stale) tx.delete("members", key);
-    for (const member of this.#members.values()) putMember(tx, member);
-    for (const id of this.#removed) tx.put("members_removed", memberKey(id), REMOVED);
-    if (this.#version) writeClusterVersion(tx, formatVersion(this.#version));
   }
 
   // Changes, in the order of the log.
@@ -454,12 +428,6 @@ function putMember(tx: BackendTxn, member: Member): void {
   tx.put("members", memberKey(member.id), utf8Bytes(memberToJson(member)));
 }
 
-function idOfKey(key: Uint8Array): bigint {
-  const text = utf8Text(key);
-  assert(/^[0-9a-f]{1,16}$/.test(text), () => `member key ${JSON.stringify(text)}`);
-  return BigInt(`0x${text}`);
-}
-
 export function downgradeToJson(info: DowngradeInfo): string {
   return stringifyJson({ "target-version": info.targetVersion, enabled: info.enabled });
 }
@@ -470,21 +438,4 @@ function downgradeFromJson(text: string | undefined): DowngradeInfo | undefined 
   if (!isJsonObject(value)) return undefined;
   const target = value["target-version"];
   return { enabled: value["enabled"] === true, targetVersion: typeof target === "string" ? target : "" };
-}
-
-/** Members and cluster version as the backend's tables have them; what `etcdutl` and 3.6 files go by. */
-export function readMembership(reader: BackendReader): {
-  readonly members: Member[];
-  readonly removed: bigint[];
-  readonly version: string | undefined;
-} {
-  const members: Member[] = [];
-  const removed: bigint[] = [];
-  reader.scan("members", {}, (key, value) => {
-    members.push({ ...memberFromJson(utf8Text(value)), id: idOfKey(key) });
-  });
-  reader.scan("members_removed", { keysOnly: true }, (key) => {
-    removed.push(idOfKey(key));
-  });
-  return { members, removed, version: readClusterVersion(reader) };
 }

@@ -38,7 +38,6 @@ export {
   downgradeToJson,
   InvalidDowngradeError,
   LEARNERS_MAX,
-  readMembership,
 } from "./cluster.ts";
 export {
   allowedDowngradeVersion,

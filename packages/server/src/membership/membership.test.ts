@@ -34,7 +34,6 @@ import {
   membersToJson,
   memberToJson,
   parseVersion,
-  readMembership,
 } from "./index.ts";
 
 const testdata = (name: string) => path.join(import.meta.dirname, "../storage", name);
@@ -243,9 +242,6 @@ describe("Cluster", () => {
       "members/ab": '{"id":171,"peerURLs":["http://q"],"name":"n","clientURLs":["http://c"]}',
       "members_removed/cd": "removed",
     });
-    tx.put("members", utf8Bytes("ee"), utf8Bytes(memberToJson(member(0xeen))));
-    cluster.saveAll(tx);
-    expect(readMembership(tx)).toEqual({ members: cluster.members(), removed: [0xcdn], version: "3.5.0" });
   });
 
   it("ignores attributes of a removed member and dies of an unknown one", () => {

@@ -33,7 +33,7 @@ export {
 export { createGrpcJsServer } from "./grpc-js-transport.ts";
 export { createNativeServer } from "./http2/transport.ts";
 export type { RpcKeepAlive, RpcLimits, RpcServer, RpcServerOptions } from "./server.ts";
-export { canceledError, codeName, deadlineError, StatusError, statusOf, tooLargeMessage } from "./status.ts";
+export { canceledError, deadlineError, StatusError, statusOf, tooLargeMessage } from "./status.ts";
 export { type SelfSignedOptions, selfSignedFiles } from "./self-signed.ts";
 export {
   alternativeNames,

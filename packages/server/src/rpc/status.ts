@@ -45,28 +45,3 @@ export function tooLargeMessage(byteLength: number, limit: number): string {
 export function malformedMessage(reason: string): string {
   return `grpc: error unmarshalling request: ${reason}`;
 }
-
-const codeNames: readonly string[] = [
-  "OK",
-  "Canceled",
-  "Unknown",
-  "InvalidArgument",
-  "DeadlineExceeded",
-  "NotFound",
-  "AlreadyExists",
-  "PermissionDenied",
-  "ResourceExhausted",
-  "FailedPrecondition",
-  "Aborted",
-  "OutOfRange",
-  "Unimplemented",
-  "Internal",
-  "Unavailable",
-  "DataLoss",
-  "Unauthenticated",
-];
-
-/** The name Go prints for a status code. */
-export function codeName(code: number): string {
-  return codeNames[code] ?? `Code(${code})`;
-}

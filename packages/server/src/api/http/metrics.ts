@@ -2,18 +2,13 @@
  * What `/metrics` shows. Hot paths only add to plain numbers; prom-client turns them into text when somebody scrapes.
  */
 import { readdirSync, readFileSync } from "node:fs";
+import { codeName } from "@etcd-ts/client/wire";
 import type { Metric } from "prom-client";
 import type { EtcdServer } from "../../etcdserver/index.ts";
 import { hexId } from "../../lib/bytes.ts";
 import { counter, type Family, gauge, LabelledHistograms, LabelledValues } from "../../lib/metrics.ts";
 import { ETCD_VERSION } from "../../lib/version.ts";
-import {
-  type CallContext,
-  type CallHooks,
-  codeName,
-  type MethodDescriptor,
-  type ServiceRegistration,
-} from "../../rpc/index.ts";
+import type { CallContext, CallHooks, MethodDescriptor, ServiceRegistration } from "../../rpc/index.ts";
 
 const GRPC_CODES = 17;
 const HANDLING_BOUNDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];

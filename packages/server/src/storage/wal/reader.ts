@@ -44,11 +44,6 @@ export class RecordReader {
     return this.#validOffset;
   }
 
-  /** Which segment the offset is in. */
-  get segmentIndex(): number {
-    return Math.min(this.#current, this.#segments.length - 1);
-  }
-
   /** The next record, `undefined` at the end of the last segment. Throws WalError. */
   next(): Record | undefined | Promise<Record | undefined> {
     const length = this.#frameLength();
