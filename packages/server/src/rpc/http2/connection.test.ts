@@ -6,7 +6,7 @@ import { SeededRandom } from "../../lib/random.ts";
 import { ServerConnection, type ServerStream, type StreamEvents } from "./connection.ts";
 import { ErrorCode, FrameType, PREFACE } from "./frames.ts";
 import { encodeStateless } from "./hpack.ts";
-import { CONTINUATIONS_MAX, IDLE_FRAMES_BURST, RESETS_BURST } from "./limits.ts";
+import { CONTINUATIONS_MAX, IDLE_FRAMES_BURST, LINGER_TIMEOUT_MS, RESETS_BURST } from "./limits.ts";
 
 /** The server's end of a connection; what the client sends is pushed, what comes back is cut into frames. */
 class Wire extends Duplex {
@@ -88,6 +88,15 @@ async function send(wire: Wire, ...parts: Buffer[]): Promise<void> {
 }
 
 describe("a connection ends with GOAWAY", () => {
+  it("and the socket is cut when the client does not close its side", async () => {
+    const { wire, clock, isClosed } = open();
+    await send(wire, PREFACE, headers(1));
+    expect(isClosed()).toBe(true);
+    expect(wire.destroyed).toBe(false);
+    clock.advance(LINGER_TIMEOUT_MS);
+    expect(wire.destroyed).toBe(true);
+  });
+
   const endings: [string, Buffer[], number][] = [
     ["that is no HTTP/2", [Buffer.from("GET / HTTP/1.1\r\nhost: x\r\n\r\n")], ErrorCode.ProtocolError],
     ["whose first frame is not SETTINGS", [PREFACE, headers(1)], ErrorCode.ProtocolError],

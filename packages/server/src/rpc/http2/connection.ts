@@ -49,6 +49,7 @@ import {
   IDLE_FRAMES_BURST,
   IDLE_FRAMES_PER_SECOND,
   IDLE_PING_INTERVAL_MS,
+  LINGER_TIMEOUT_MS,
   PING_STRIKES_MAX,
   RECEIVE_BUFFER_BYTES_MAX,
   RESETS_BURST,
@@ -854,7 +855,11 @@ export class ServerConnection {
   /** Sends what is gathered and closes. */
   #end(): void {
     this.#flush();
-    this.#socket.end();
+    const socket = this.#socket;
+    socket.end();
+    // A client that does not close its side, or does not read ours, must not keep the socket.
+    const timer = this.#options.clock.after(LINGER_TIMEOUT_MS, () => socket.destroy(), { unref: true });
+    socket.once("close", () => timer.cancel());
     this.#destroyed();
   }
 

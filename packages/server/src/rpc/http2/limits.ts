@@ -40,3 +40,5 @@ export const UNREAD_MESSAGES = 16;
 
 /** Time a client has to send its preface and SETTINGS. */
 export const HANDSHAKE_TIMEOUT_MS = 120_000;
+/** Time a client has to close its side after we have said GOAWAY and closed ours. */
+export const LINGER_TIMEOUT_MS = 5_000;
