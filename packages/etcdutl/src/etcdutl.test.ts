@@ -172,7 +172,7 @@ describe("etcdutl", () => {
     });
     expect((await run(["snapshot", "bogus"])).code).toBe(0);
     expect(await run(["defrag", "--data-dir", "/no/such"])).toEqual({
-      code: 1,
+      code: 2,
       out: "",
       err:
         "Error: Failed to defragment etcd data[/no/such] " +

@@ -2,6 +2,8 @@
 
 export const SUCCESS = 0;
 export const ERROR = 1;
+/** The database is not there: etcd's tool panics, and a Go program that does ends with 2. */
+export const NO_DATABASE = 2;
 export const BAD_FEATURE = 4;
 export const BAD_ARGS = 128;
 

@@ -1,6 +1,6 @@
-import { defragDataDir, offlineErrorText } from "@etcd-ts/server/storage";
+import { defragDataDir, NoDatabaseError, offlineErrorText } from "@etcd-ts/server/storage";
 import type { CommandContext } from "../context.ts";
-import { ERROR, ExitError } from "../exit.ts";
+import { ERROR, ExitError, NO_DATABASE } from "../exit.ts";
 
 export async function runDefrag({ flags, logger }: CommandContext): Promise<void> {
   const dataDir = flags.string("data-dir");
@@ -8,6 +8,6 @@ export async function runDefrag({ flags, logger }: CommandContext): Promise<void
     await defragDataDir({ dataDir, logger });
   } catch (error) {
     const text = `Failed to defragment etcd data[${dataDir}] (${offlineErrorText(error)})`;
-    throw new ExitError(ERROR, text, { cause: error });
+    throw new ExitError(error instanceof NoDatabaseError ? NO_DATABASE : ERROR, text, { cause: error });
   }
 }

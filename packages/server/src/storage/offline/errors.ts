@@ -2,7 +2,12 @@
 
 /** Ends a command with its message as the whole explanation. */
 export class OfflineError extends Error {
-  override readonly name = "OfflineError";
+  override readonly name: string = "OfflineError";
+}
+
+/** The data directory holds no database of either kind. */
+export class NoDatabaseError extends OfflineError {
+  override readonly name = "NoDatabaseError";
 }
 
 /** The same for commands that end with a log line of level fatal. */

@@ -1,7 +1,7 @@
 /** Which database of a data directory is in force. */
 import fs from "node:fs";
 import type { DataDirPaths } from "../data-dir.ts";
-import { OfflineError } from "./errors.ts";
+import { NoDatabaseError } from "./errors.ts";
 
 export type BackendKind = "lmdb" | "bbolt";
 
@@ -9,5 +9,5 @@ export type BackendKind = "lmdb" | "bbolt";
 export function backendKind(paths: DataDirPaths): BackendKind {
   if (fs.existsSync(paths.backendFile)) return "lmdb";
   if (fs.existsSync(paths.boltFile)) return "bbolt";
-  throw new OfflineError(`open ${paths.boltFile}: no such file or directory`);
+  throw new NoDatabaseError(`open ${paths.boltFile}: no such file or directory`);
 }
