@@ -13,6 +13,8 @@ import { rolldown } from "rolldown";
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const out = path.join(root, "dist");
 const fresh = path.join(root, `dist.new-${process.pid}`);
+/** How long chunks of earlier builds are kept beside the present ones. */
+const CHUNKS_KEPT_MS = 24 * 3_600_000;
 const version = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8")).version;
 
 /** Everything that is native or loads files of its own at run time stays outside. */
@@ -71,6 +73,21 @@ async function bundle(input, folder) {
 const present = (entries) =>
   Object.fromEntries(Object.entries(entries).filter(([, file]) => fs.existsSync(path.join(root, file))));
 
+/** Chunks carry their hash in the name: a server of an earlier build may still load one that it has not needed yet. */
+function keepChunksOf(previous, next) {
+  const from = path.join(previous, "chunks");
+  if (!fs.existsSync(from)) return;
+  const to = path.join(next, "chunks");
+  fs.mkdirSync(to, { recursive: true });
+  for (const name of fs.readdirSync(from)) {
+    const file = path.join(from, name);
+    const isRecent = Date.now() - fs.statSync(file).mtimeMs < CHUNKS_KEPT_MS;
+    if (isRecent && !fs.existsSync(path.join(to, name))) {
+      fs.cpSync(file, path.join(to, name), { preserveTimestamps: true });
+    }
+  }
+}
+
 fs.rmSync(fresh, { recursive: true, force: true });
 try {
   // One pass per program keeps what etcdctl loads free of what only the server needs.
@@ -80,6 +97,7 @@ try {
   }
   fs.mkdirSync(fresh, { recursive: true });
   const old = `${out}.old-${process.pid}`;
+  keepChunksOf(out, fresh);
   if (fs.existsSync(out)) fs.renameSync(out, old);
   fs.renameSync(fresh, out);
   fs.rmSync(old, { recursive: true, force: true });

@@ -116,6 +116,12 @@ export interface MemberOptions {
   readonly env?: Record<string, string>;
 }
 
+/** Servers that still run: a test that is cut off by its time limit never comes to end them. */
+const running = new Set<ChildProcess>();
+process.on("exit", () => {
+  for (const child of running) child.kill("SIGKILL");
+});
+
 /** One running server process. */
 export class Member implements AsyncDisposable {
   readonly endpoint: string;
@@ -151,8 +157,12 @@ export class Member implements AsyncDisposable {
     };
     this.process.stdout?.on("data", keep);
     this.process.stderr?.on("data", keep);
+    running.add(this.process);
     this.#ended = new Promise((resolve) => {
-      this.process.once("close", () => resolve());
+      this.process.once("close", () => {
+        running.delete(this.process);
+        resolve();
+      });
       this.process.once("error", (error) => {
         this.#log += `${error}\n`;
         resolve();
