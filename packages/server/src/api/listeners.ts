@@ -157,11 +157,6 @@ export class BoundListeners {
     return OnePortListener.bind({ url, logger, tls, alsoPlain, reusePort: this.#config.socketReusePort });
   }
 
-  /** Ports that were bound for clients, in the order of the URLs. */
-  clientPorts(): readonly number[] {
-    return this.#clients.map(({ listener }) => listener.port);
-  }
-
   async #rpcServer(services: readonly ServiceRegistration[], server: EtcdServer): Promise<RpcServer> {
     const { clock, logger, onFatal } = this.#deps;
     const config = this.#config;

@@ -128,12 +128,6 @@ export class Auth {
     return this.store.isEnabled ? { username: "root", authRevision: this.store.revision } : undefined;
   }
 
-  /** Throws when users or permissions have changed since the caller was named. */
-  checkCurrent(caller: Caller | undefined): void {
-    if (!this.store.isEnabled || !caller || caller.authRevision === 0) return;
-    if (caller.authRevision !== this.store.revision) throw new EtcdError("AuthOldRevision");
-  }
-
   /** Checks the password, which may take long. What goes into the log does not hold it. */
   async login({ name, password }: AuthenticateRequest): Promise<Login> {
     const { store } = this;

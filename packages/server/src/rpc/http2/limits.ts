@@ -35,8 +35,6 @@ export const IDLE_PING_INTERVAL_MS = 2 * 60 * 60 * 1000;
 export const STREAM_QUEUE_BYTES = 64 * 1024;
 /** Bytes in the socket's own queue above which streams wait their turn. */
 export const SOCKET_QUEUE_BYTES = 1024 * 1024;
-/** Requests of a stream that its handler has not read; more wait in the stream's window. */
-export const UNREAD_MESSAGES = 16;
 
 /** Time a client has to send its preface and SETTINGS. */
 export const HANDSHAKE_TIMEOUT_MS = 120_000;

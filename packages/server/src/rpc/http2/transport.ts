@@ -26,7 +26,6 @@ import { canceledError, deadlineError, malformedMessage, StatusError, statusOf, 
 import { ServerConnection, type ServerStream, type StreamEvents } from "./connection.ts";
 import { ErrorCode } from "./frames.ts";
 import type { HeaderList } from "./hpack.ts";
-import { UNREAD_MESSAGES } from "./limits.ts";
 
 /** Compressed flag and length before each message. */
 const PREFIX_BYTES = 5;
@@ -105,7 +104,7 @@ class NativeCall implements CallContext, StreamEvents {
   #hasMessage = false;
 
   /** Requests of a stream that wait for its handler. */
-  readonly #unread: Buffer[] = [];
+  readonly #unread: { readonly bytes: Buffer; readonly owedBytes: number }[] = [];
   #isRequestEnded = false;
   #reader: Deferred<void> | undefined;
   #drain: Deferred<void> | undefined;
@@ -162,8 +161,7 @@ class NativeCall implements CallContext, StreamEvents {
         if (!this.#mayBe(length)) return;
         const end = PREFIX_BYTES + length;
         if (rest.length >= end) {
-          this.#stream.giveWindow(end);
-          this.#message(rest[0] as number, rest.subarray(PREFIX_BYTES, end), false);
+          this.#message(rest[0] as number, rest.subarray(PREFIX_BYTES, end), end);
           rest = rest.subarray(end);
           continue;
         }
@@ -191,7 +189,7 @@ class NativeCall implements CallContext, StreamEvents {
         this.#parts = [];
         this.#partBytes = 0;
         this.#needed = 0;
-        this.#message(whole[0] as number, whole.subarray(PREFIX_BYTES), true);
+        this.#message(whole[0] as number, whole.subarray(PREFIX_BYTES), 0);
       }
     }
   }
@@ -223,7 +221,8 @@ class NativeCall implements CallContext, StreamEvents {
     return false;
   }
 
-  #message(flag: number, payload: Buffer, isOwn: boolean): void {
+  /** `owedBytes`: window that is not given back yet; the payload is then a view of the socket's buffer. */
+  #message(flag: number, payload: Buffer, owedBytes: number): void {
     let bytes = payload;
     if (flag !== 0) {
       try {
@@ -234,16 +233,16 @@ class NativeCall implements CallContext, StreamEvents {
       }
     }
     if (this.kind === "unary") {
+      this.#stream.giveWindow(owedBytes);
       if (this.#hasMessage) return; // a second message of a unary call says nothing
       this.#hasMessage = true;
       this.#runUnary(bytes);
       return;
     }
-    if (this.#unread.length >= UNREAD_MESSAGES) {
-      // The window of the stream is what slows a client; this is for one that sends thousands of tiny messages.
-      if (!this.#stream.hold(bytes.length + PREFIX_BYTES)) return;
-    }
-    this.#unread.push(isOwn || bytes !== payload ? bytes : Buffer.from(bytes));
+    // The window comes back when the handler reads, so a client that is ahead of it waits.
+    if (!this.#stream.hold(bytes.length + PREFIX_BYTES)) return;
+    const isView = owedBytes > 0 && bytes === payload;
+    this.#unread.push({ bytes: isView ? Buffer.from(bytes) : bytes, owedBytes });
     this.#reader?.resolve();
   }
 
@@ -353,10 +352,11 @@ class NativeCall implements CallContext, StreamEvents {
 
   async *#requests(): AsyncGenerator<unknown> {
     for (;;) {
-      const bytes = this.#unread.shift();
-      if (bytes) {
-        if (this.#unread.length >= UNREAD_MESSAGES) this.#stream.hold(-(bytes.length + PREFIX_BYTES));
-        yield this.#decode(bytes);
+      const message = this.#unread.shift();
+      if (message) {
+        this.#stream.hold(-(message.bytes.length + PREFIX_BYTES));
+        this.#stream.giveWindow(message.owedBytes);
+        yield this.#decode(message.bytes);
         continue;
       }
       if (this.over) throw this.over;
