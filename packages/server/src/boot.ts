@@ -33,7 +33,7 @@ import type { Logger } from "./lib/log.ts";
 import type { Random } from "./lib/random.ts";
 import { ETCD_VERSION, OWN_VERSION } from "./lib/version.ts";
 import { Lessor } from "./lease/index.ts";
-import { HttpTransport, PeerClient } from "./transport/index.ts";
+import { HttpTransport, PeerClient, type PeerTls } from "./transport/index.ts";
 import { MemberMetrics } from "./metrics.ts";
 import { MvccStore } from "./mvcc/index.ts";
 import { RawNode } from "./raft/index.ts";
@@ -56,6 +56,8 @@ export interface BootDeps {
   readonly random: Random;
   /** Memory can no longer be trusted, or the disk refuses: the process must end. */
   readonly onFatal: (error: unknown) => void;
+  /** How other members are dialled where their URLs are `https` or `unixs`; by what Node trusts without. */
+  readonly peerTls?: PeerTls | undefined;
   /** For tests without worker threads. */
   readonly backendCommits?: BackendOptions["commits"];
 }
@@ -114,7 +116,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
     closers.push(() => backend.close());
     logger.info("opened backend db", { path: paths.backendFile, took: goDuration(clock.monotonicMs() - openedAtMs) });
 
-    const peers = new PeerClient({ timeoutMs: dialTimeoutMs });
+    const peers = new PeerClient({ tls: deps.peerTls, timeoutMs: dialTimeoutMs });
 
     const booted: Bootstrapped = await bootstrap({
       config,
@@ -182,6 +184,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       clock,
       logger,
       observer: metrics.transport,
+      tls: deps.peerTls,
       dialTimeoutMs,
       openSnapshot: (message) => server.openRaftSnapshot(message),
       saveDatabase: (source, index) => booted.snaps.saveDatabase(source, index),
@@ -266,7 +269,7 @@ export async function startEtcd(config: Config, deps: BootDeps): Promise<Running
   const ports = await bindListeners(config, { clock, random, logger, onFatal });
   logger.info("starting an etcd server", await describe(config));
   try {
-    const member = await startMember(config, deps);
+    const member = await startMember(config, { ...deps, peerTls: ports.peerDialler });
     const { server } = member;
     ports.addFamilies(() => member.metrics.families());
     try {

@@ -17,11 +17,12 @@ import {
   type RpcServer,
   type ServiceRegistration,
   type TlsAcceptor,
+  type TlsDialler,
 } from "../rpc/index.ts";
 import { createGateway } from "./gateway/gateway.ts";
 import { ServerMetrics } from "./http/metrics.ts";
 import { clientHandler, type HttpDeps, metricsHandler, notFound } from "./http/routes.ts";
-import { acceptorOf, checkSchemes, tlsOf, type TlsPortsConfig } from "./tls-ports.ts";
+import { acceptorOf, checkSchemes, diallerOf, tlsOf, type TlsPortsConfig } from "./tls-ports.ts";
 import { admitCall } from "./v3/guard.ts";
 import { type ApiServices, apiServices } from "./v3/services.ts";
 
@@ -78,6 +79,7 @@ export class BoundListeners {
   readonly #rpcServers: RpcServer[] = [];
   #services: ApiServices | undefined;
   readonly metrics: ServerMetrics;
+  #peerDialler: TlsDialler | undefined;
 
   private constructor(config: ListenersConfig, deps: ListenersDeps) {
     this.#config = config;
@@ -103,6 +105,7 @@ export class BoundListeners {
     logger.info("configuring peer listeners", { "listen-peer-urls": config.listenPeerUrls });
     const peerTls = await tlsOf("peer", config.listenPeerUrls, config, this.#deps);
     checkSchemes("peer", config.listenPeerUrls, peerTls, config.peerTls, logger);
+    this.#peerDialler = diallerOf(peerTls, config, logger);
     const acceptPeer = peerTls && acceptorOf("peer", peerTls, config, logger, true);
     for (const url of config.listenPeerUrls) {
       try {
@@ -150,6 +153,11 @@ export class BoundListeners {
       const acceptor = isTls && clientTls ? acceptorOf("client", clientTls, config, logger, true) : undefined;
       this.#metricsPorts.push(await this.#bind(url, acceptor));
     }
+  }
+
+  /** How this member dials others that speak TLS: by the certificates of its own peer ports. */
+  get peerDialler(): TlsDialler | undefined {
+    return this.#peerDialler;
   }
 
   #bind(url: string, tls: TlsAcceptor | undefined, alsoPlain = false): Promise<OnePortListener> {

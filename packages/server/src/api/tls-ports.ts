@@ -7,12 +7,23 @@ import type { Clock } from "../lib/clock.ts";
 import { isTlsScheme, parseEtcdUrl } from "../lib/listen-url.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Random } from "../lib/random.ts";
-import { alternativeNames, cipherList, createTlsAcceptor, selfSignedFiles, type TlsAcceptor } from "../rpc/index.ts";
+import {
+  alternativeNames,
+  cipherList,
+  createTlsAcceptor,
+  createTlsDialler,
+  selfSignedFiles,
+  type TlsAcceptor,
+  type TlsDialler,
+} from "../rpc/index.ts";
 
 /** One side's settings, as in the configuration. */
 export interface SideTls {
   readonly certFile: string;
   readonly keyFile: string;
+  /** What is shown when this member dials; empty: the above. */
+  readonly clientCertFile: string;
+  readonly clientKeyFile: string;
   readonly clientCertAuth: boolean;
   readonly crlFile: string;
   readonly trustedCaFile: string;
@@ -62,12 +73,29 @@ export async function tlsOf(
       validityYears: config.selfSignedCertValidityYears,
       ...deps,
     });
-    tls = { ...tls, ...made };
+    tls =
+      side === "client"
+        ? { ...tls, ...made }
+        : // Members that made their certificates themselves cannot verify each other: only who dials is configured then.
+          {
+            ...tls,
+            ...made,
+            clientCertFile: "",
+            clientKeyFile: "",
+            trustedCaFile: "",
+            crlFile: "",
+            clientCertAuth: false,
+          };
   } else if (isEmpty) {
     return undefined;
   }
   if (tls.certFile === "" || tls.keyFile === "") {
     throw new Error(`KeyFile and CertFile must both be present[key: ${tls.keyFile}, cert: ${tls.certFile}]`);
+  }
+  if ((tls.clientCertFile === "") !== (tls.clientKeyFile === "")) {
+    throw new Error(
+      `ClientKeyFile and ClientCertFile must both be present or both absent: key: ${tls.clientKeyFile}, cert: ${tls.clientCertFile}]`,
+    );
   }
   if (tls.allowedCns.length > 0 && tls.allowedHostnames.length > 0) {
     throw new Error(
@@ -75,7 +103,7 @@ export async function tlsOf(
     );
   }
   logger.info(`starting with ${side} TLS`, {
-    "tls-info": `cert = ${tls.certFile}, key = ${tls.keyFile}, client-cert=, client-key=, trusted-ca = ${tls.trustedCaFile}, client-cert-auth = ${tls.clientCertAuth}, crl-file = ${tls.crlFile}`,
+    "tls-info": `cert = ${tls.certFile}, key = ${tls.keyFile}, client-cert=${tls.clientCertFile}, client-key=${tls.clientKeyFile}, trusted-ca = ${tls.trustedCaFile}, client-cert-auth = ${tls.clientCertAuth}, crl-file = ${tls.crlFile}`,
     "cipher-suites": config.cipherSuites,
   });
   return tls;
@@ -106,6 +134,37 @@ export function acceptorOf(
     side,
     ...(checksAddress && !tls.skipClientSanVerification ? { refuse: refuseForeignAddress } : {}),
   });
+}
+
+/**
+ * How this member dials others; also without certificates of its own, as their URLs may be `https` all the same. `tls` is
+ * what {@link tlsOf} gave for the peer side.
+ */
+export function diallerOf(
+  tls: SideTls | undefined,
+  config: TlsPortsConfig & { readonly peerServerName?: string | undefined },
+  logger: Logger,
+): TlsDialler {
+  const { peerTls } = config;
+  const isSelfMade = tls !== undefined && peerTls.autoTls && peerTls.certFile === "" && peerTls.keyFile === "";
+  const shown = tls ?? peerTls;
+  return createTlsDialler(
+    {
+      certFile: shown.certFile,
+      keyFile: shown.keyFile,
+      clientCertFile: shown.clientCertFile,
+      clientKeyFile: shown.clientKeyFile,
+      trustedCaFile: shown.trustedCaFile,
+      allowedCns: tls ? tls.allowedCns : [],
+      allowedHostnames: tls ? tls.allowedHostnames : [],
+      serverName: config.peerServerName ?? "",
+      skipsVerification: isSelfMade,
+      cipherSuites: config.cipherSuites,
+      minVersion: config.tlsMinVersion,
+      maxVersion: config.tlsMaxVersion,
+    },
+    logger,
+  );
 }
 
 /** Says what is wrong with URLs and certificates that do not go together; throws when nothing could be served. */

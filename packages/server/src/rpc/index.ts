@@ -42,3 +42,4 @@ export {
   type TlsAcceptorOptions,
   type TlsListenSettings,
 } from "./tls.ts";
+export { createTlsDialler, type TlsDialler, type TlsDialOptions, type TlsDialSettings } from "./tls-dial.ts";

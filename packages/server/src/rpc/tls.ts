@@ -12,6 +12,7 @@ import {
   type SecureContextOptions,
   TLSSocket,
 } from "node:tls";
+import { alertText, verifyErrorText } from "../lib/go-errors.ts";
 import type { Logger } from "../lib/log.ts";
 import { isRevoked } from "./crl.ts";
 import { remoteAddressOf, type TlsAcceptor } from "./listener.ts";
@@ -76,12 +77,14 @@ export function cipherList(names: readonly string[]): string | undefined {
   return [TLS13_SUITES, ...list].join(":");
 }
 
-const versions: Readonly<Record<string, NonNullable<SecureContextOptions["minVersion"]>>> = {
+/** Node's names of the versions that a flag may say. */
+export const tlsVersions: Readonly<Record<string, NonNullable<SecureContextOptions["minVersion"]>>> = {
   "TLS1.2": "TLSv1.2",
   "TLS1.3": "TLSv1.3",
 };
 
-function readPem(file: string): Buffer {
+/** Throws with Go's text. */
+export function readPem(file: string): Buffer {
   try {
     return readFileSync(file);
   } catch (error) {
@@ -126,7 +129,11 @@ const HANDSHAKE_TIMEOUT_MS = 30_000;
 
 const NOT_ALLOWED = "client certificate authentication failed";
 
-function checkNames(certificate: PeerCertificate, settings: TlsListenSettings): void {
+/** Throws unless the certificate has one of the names that are demanded, if any are. */
+export function checkNames(
+  certificate: PeerCertificate,
+  settings: Pick<TlsListenSettings, "allowedCns" | "allowedHostnames">,
+): void {
   const { allowedCns, allowedHostnames } = settings;
   const cn = commonNameOf(certificate);
   if (allowedCns.length > 0 && !allowedCns.some((allowed) => allowed === cn)) throw new Error(NOT_ALLOWED);
@@ -137,26 +144,14 @@ function checkNames(certificate: PeerCertificate, settings: TlsListenSettings): 
   }
 }
 
-const verifyTexts: Readonly<Record<string, string>> = {
-  UNABLE_TO_GET_ISSUER_CERT: "tls: failed to verify certificate: x509: certificate signed by unknown authority",
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "tls: failed to verify certificate: x509: certificate signed by unknown authority",
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: "tls: failed to verify certificate: x509: certificate signed by unknown authority",
-  SELF_SIGNED_CERT_IN_CHAIN: "tls: failed to verify certificate: x509: certificate signed by unknown authority",
-  DEPTH_ZERO_SELF_SIGNED_CERT: "tls: failed to verify certificate: x509: certificate signed by unknown authority",
-  CERT_SIGNATURE_FAILURE: "tls: failed to verify certificate: x509: certificate signed by unknown authority",
-  CERT_HAS_EXPIRED: "tls: failed to verify certificate: x509: certificate has expired or is not yet valid",
-  CERT_NOT_YET_VALID: "tls: failed to verify certificate: x509: certificate has expired or is not yet valid",
-};
-
 /** How OpenSSL's words about a failed handshake read in Go. */
-function handshakeText(error: Error & { readonly code?: string; readonly reason?: string }): string {
+function handshakeText(error: Error & { readonly code?: string }): string {
   if (/unknown protocol|wrong version number|http request/i.test(error.message)) {
     return "tls: first record does not look like a TLS handshake";
   }
   if (/peer did not return a certificate/i.test(error.message)) return "tls: client didn't provide a certificate";
   if (error.code === "ECONNRESET") return "EOF";
-  const alert = /alert (.+?)(?: *:|$)/i.exec(error.reason ?? "")?.[1];
-  return alert === undefined ? error.message : `remote error: tls: ${alert}`;
+  return alertText(error) ?? error.message;
 }
 
 export interface TlsAcceptorOptions {
@@ -183,13 +178,13 @@ export function createTlsAcceptor(options: TlsAcceptorOptions): TlsAcceptor {
     const cert = readPem(settings.certFile);
     const key = readPem(settings.keyFile);
     if (made?.cert.equals(cert) && made.key.equals(key)) return made.context;
-    const maxVersion = versions[settings.maxVersion];
+    const maxVersion = tlsVersions[settings.maxVersion];
     const fresh = createSecureContext({
       cert,
       key,
       ...(ca ? { ca } : {}),
       ...(ciphers ? { ciphers } : {}),
-      minVersion: versions[settings.minVersion] ?? "TLSv1.2",
+      minVersion: tlsVersions[settings.minVersion] ?? "TLSv1.2",
       ...(maxVersion ? { maxVersion } : {}),
     });
     made = { cert, key, context: fresh };
@@ -246,7 +241,7 @@ export function createTlsAcceptor(options: TlsAcceptorOptions): TlsAcceptor {
           const verifyError = (
             secure as unknown as { _handle: { verifyError(): (Error & { code?: string }) | null } }
           )._handle.verifyError();
-          if (verifyError) return reject(raw, secure, verifyTexts[verifyError.code ?? ""] ?? verifyError.message);
+          if (verifyError) return reject(raw, secure, verifyErrorText(verifyError));
           try {
             checkNames(certificate, settings);
           } catch (error) {

@@ -2,13 +2,12 @@
 import http from "node:http";
 import https from "node:https";
 
-/** Certificates towards peers, as node:tls takes them. */
-export type PeerTlsOptions = Pick<
+/** How to speak TLS on the next connection to a peer: certificates may have changed. Throws when they cannot be read. */
+export type PeerTls = () => Pick<
   https.RequestOptions,
   | "ca"
   | "cert"
   | "key"
-  | "passphrase"
   | "rejectUnauthorized"
   | "servername"
   | "ciphers"
@@ -43,8 +42,11 @@ export class PeerRequestError extends Error {
   override readonly name = "PeerRequestError";
 }
 
-/** Starts a request; the caller writes the body, if any, and ends it. Errors come as events of the request. */
-export function startRequest(request: PeerRequest, tls: PeerTlsOptions | undefined): http.ClientRequest {
+/**
+ * Starts a request; the caller writes the body, if any, and ends it. Errors come as events of the request. Throws when
+ * there are no certificates to start it with.
+ */
+export function startRequest(request: PeerRequest, tls: PeerTls | undefined): http.ClientRequest {
   const url = new URL(request.url);
   const isTls = url.protocol === "https:" || url.protocol === "unixs:";
   const isUnix = url.protocol === "unix:" || url.protocol === "unixs:";
@@ -60,7 +62,7 @@ export function startRequest(request: PeerRequest, tls: PeerTlsOptions | undefin
       };
   const options: https.RequestOptions = {
     ...target,
-    ...(isTls ? tls : {}),
+    ...(isTls ? tls?.() : {}),
     path: request.path,
     method: request.method,
     timeout: request.dialTimeoutMs,
@@ -102,7 +104,7 @@ export async function readBody(stream: AsyncIterable<Buffer>, bytesMax: number):
 /** Rejects when there is no whole answer; any status is an answer. */
 export async function request(
   options: PeerRequest & { readonly body?: Uint8Array | undefined; readonly bytesMax: number },
-  tls: PeerTlsOptions | undefined,
+  tls: PeerTls | undefined,
 ): Promise<PeerResponse> {
   const { body } = options;
   const headers = body ? { ...options.headers, "Content-Length": String(body.length) } : options.headers;

@@ -5,7 +5,7 @@
  * termination (rpc).
  */
 export { type Identity, MIN_CLUSTER_VERSION } from "./headers.ts";
-export type { PeerTlsOptions } from "./http-client.ts";
+export type { PeerTls } from "./http-client.ts";
 export { PeerClient, type PeerClientOptions, type PeerVersions } from "./peer-client.ts";
 export type { PeerServices } from "./peer-handler.ts";
 export { HttpTransport } from "./transport.ts";

@@ -13,11 +13,11 @@ import { isJsonObject, parseJson, stringifyJson } from "../lib/json.ts";
 import { type Member, membersFromJson } from "../membership/index.ts";
 import { LeaseInternalRequest, LeaseInternalResponse } from "../pb/leasepb.ts";
 import { parseHexId } from "./headers.ts";
-import { type PeerResponse, type PeerTlsOptions, request } from "./http-client.ts";
+import { type PeerResponse, type PeerTls, request } from "./http-client.ts";
 import { BODY_BYTES_MAX } from "./limits.ts";
 
 export interface PeerClientOptions {
-  readonly tls?: PeerTlsOptions | undefined;
+  readonly tls?: PeerTls | undefined;
   /** A peer on whose connection nothing moves for so long is left for its next URL. */
   readonly timeoutMs: number;
 }

@@ -17,6 +17,7 @@ import { Readable } from "node:stream";
 import { pipeline as pipeStreams } from "node:stream/promises";
 import { hexId } from "../lib/bytes.ts";
 import { parseTimeMs } from "../lib/clock.ts";
+import { dialErrorText } from "../lib/go-errors.ts";
 import { goDuration, humanBytes } from "../lib/go-format.ts";
 import { Message, MessageType, MessageTypeInfo } from "../pb/raftpb.ts";
 import {
@@ -119,10 +120,6 @@ export class PeerStatus {
   }
 }
 
-function errorText(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
 /** The peer answered a POST, but did not take the message. */
 class RefusedError extends Error {
   override readonly name = "RefusedError";
@@ -163,7 +160,8 @@ export class Peer {
     this.status = new PeerStatus(deps, id);
     this.picker = new UrlPicker(urls);
     const agent = { keepAlive: true, maxSockets: PIPELINE_REQUESTS_MAX };
-    this.#agents = [new http.Agent(agent), new https.Agent(agent)];
+    // Sessions are not taken up again: a certificate that was replaced or revoked must not live on in them.
+    this.#agents = [new http.Agent(agent), new https.Agent({ ...agent, maxCachedSessions: 0 })];
     this.#writers = {
       message: new StreamWriter(deps, this, "message"),
       msgapp: new StreamWriter(deps, this, "msgapp"),
@@ -240,7 +238,7 @@ export class Peer {
         this.status.activate();
       } catch (error) {
         if (this.#stopping.signal.aborted) break;
-        this.status.deactivate("write", "pipeline", errorText(error));
+        this.status.deactivate("write", "pipeline", dialErrorText(error));
         this.#deps.sink.reportUnreachable(this.id);
         this.#deps.observer?.sendFailed?.(this.id);
       }
@@ -341,9 +339,9 @@ export class Peer {
       logger.info("sent database snapshot", fields);
     } catch (error) {
       if (!this.#stopping.signal.aborted) {
-        logger.warn("failed to send database snapshot", { ...fields, error: errorText(error) });
+        logger.warn("failed to send database snapshot", { ...fields, error: dialErrorText(error) });
         this.picker.unreachable(url);
-        this.status.deactivate("post", "snapshot", errorText(error));
+        this.status.deactivate("post", "snapshot", dialErrorText(error));
         sink.reportUnreachable(this.id);
         sink.reportSnapshot(this.id, false);
         observer?.sendFailed?.(this.id);
@@ -411,7 +409,7 @@ export class Peer {
         await this.#receive(type, stream);
       } catch (error) {
         if (signal.aborted) break;
-        const reason = errorText(error);
+        const reason = dialErrorText(error);
         if (stage === "read")
           logger.warn("lost TCP streaming connection with remote peer", { ...fields, error: reason });
         this.status.deactivate(stage, STREAM_LABELS[type], reason);
@@ -559,7 +557,7 @@ export class Peer {
       } catch (error) {
         if (signal.aborted) return;
         if (!isWarned) {
-          logger.warn("prober detected unhealthy status", { ...fields, rtt: "0s", error: errorText(error) });
+          logger.warn("prober detected unhealthy status", { ...fields, rtt: "0s", error: dialErrorText(error) });
           isWarned = true;
         }
       }

@@ -3,7 +3,7 @@ import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Message } from "../pb/raftpb.ts";
 import type { Identity } from "./headers.ts";
-import type { PeerTlsOptions } from "./http-client.ts";
+import type { PeerTls } from "./http-client.ts";
 
 /** A snapshot on its way to a peer: the message in front, then the database as a bbolt image. */
 export interface OutgoingSnapshot {
@@ -33,7 +33,7 @@ export interface TransportDeps {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly observer?: TransportObserver | undefined;
-  readonly tls?: PeerTlsOptions | undefined;
+  readonly tls?: PeerTls | undefined;
   /** Connecting takes at most this long: 1 s and the election time-out. */
   readonly dialTimeoutMs: number;
   /** Replaces raft's own MsgSnap by one of now, with the whole database. */

@@ -60,8 +60,10 @@ export interface SimulationResult {
   /** Entries that all agreed on. */
   readonly committed: number;
   /**
-   * There was no leader in the end, and could not be: who is needed to elect one was removed, and some member has not
-   * heard of it. Raft has no way out when a leader goes right after it has removed itself or demoted a quorum.
+   * The cluster cannot go on, and Raft has no way out. Either there is no leader and cannot be one: who is needed to elect
+   * it was removed, and some member has not heard of it, as when a leader goes right after it has removed itself or
+   * demoted a quorum. Or, without CheckQuorum and PreVote, a member that campaigned among the voters of an old
+   * configuration is in a later term than the leader, which never hears of it: see #isOutOfReach.
    */
   readonly isStuck: boolean;
   readonly violation: Error | undefined;
@@ -828,6 +830,20 @@ export class Simulation {
     return members.every(({ confState }) => describeConfState(confState) === text);
   }
 
+  /**
+   * Some are in a later term than the leader and none of them would ask for its vote. Only with CheckQuorum or PreVote is
+   * a message of an earlier term answered, so that a stale leader learns of the later one. A real etcd runs with
+   * CheckQuorum, always.
+   */
+  #isOutOfReach(leader: SimNode, members: readonly SimNode[]): boolean {
+    const { checkQuorum, preVote } = this.#plan.raft;
+    const later = members.filter(({ core }) => core.term > leader.core.term);
+    if (checkQuorum || preVote || later.length === 0) return false;
+    return !later.some(({ id, confState: { voters, votersOutgoing } }) =>
+      [voters, votersOutgoing].some((half) => half.includes(id) && half.includes(leader.id)),
+    );
+  }
+
   #checkConvergence(): void {
     const { newest, members } = this.#members();
     const state = (): string =>
@@ -843,6 +859,10 @@ export class Simulation {
     }
     if (leaders.length === 0) throw new Violation(`no leader after ${QUIET_MS} quiet ms\n${state()}`);
     const [leader] = leaders;
+    if (leader && this.#isOutOfReach(leader, members)) {
+      this.#isStuck = true;
+      return;
+    }
     if (leader?.core.log.committed !== leader?.core.log.lastIndex() || !leader?.core.hasCommittedInTerm()) {
       throw new Violation(`the leader cannot commit after ${QUIET_MS} quiet ms\n${state()}`);
     }
