@@ -37,6 +37,7 @@ import { HttpTransport, PeerClient, type PeerTls } from "./transport/index.ts";
 import { MemberMetrics } from "./metrics.ts";
 import { MvccStore } from "./mvcc/index.ts";
 import { RawNode } from "./raft/index.ts";
+import type { Tracing } from "./tracing.ts";
 import {
   type BackendOptions,
   type DataDirPaths,
@@ -266,7 +267,15 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
 /** A member with its ports. Resolves when clients are served; rejects, with everything closed, when it cannot start. */
 export async function startEtcd(config: Config, deps: BootDeps): Promise<RunningEtcd> {
   const { clock, random, logger, onFatal } = deps;
-  const ports = await bindListeners(config, { clock, random, logger, onFatal });
+  const tracing = await openTracing(config, deps);
+  let ports: BoundListeners;
+  try {
+    ports = await bindListeners(config, { clock, random, logger, onFatal, around: tracing?.around });
+  } catch (error) {
+    await tracing?.stop();
+    throw error;
+  }
+  if (tracing) logger.info("distributed tracing setup enabled");
   logger.info("starting an etcd server", await describe(config));
   try {
     const member = await startMember(config, { ...deps, peerTls: ports.peerDialler });
@@ -282,14 +291,28 @@ export async function startEtcd(config: Config, deps: BootDeps): Promise<Running
       throw (await server.stopped) ?? error;
     }
     let stopping: Promise<void> | undefined;
-    return { server, stop: () => (stopping ??= stop(config, member, ports, logger)) };
+    return { server, stop: () => (stopping ??= stop(config, member, ports, logger, tracing)) };
   } catch (error) {
     ports.close();
+    await tracing?.stop();
     throw error;
   }
 }
 
-async function stop(config: Config, member: RunningEtcd, ports: BoundListeners, logger: Logger): Promise<void> {
+/** OpenTelemetry is read from disk only by a member that is told to trace. */
+async function openTracing(config: Config, { clock, logger }: BootDeps): Promise<Tracing | undefined> {
+  if (!config.tracing.isEnabled) return undefined;
+  const { startTracing } = await import("./tracing.ts");
+  return startTracing(config.tracing, { clock, logger });
+}
+
+async function stop(
+  config: Config,
+  member: RunningEtcd,
+  ports: BoundListeners,
+  logger: Logger,
+  tracing: Tracing | undefined,
+): Promise<void> {
   const fields = {
     name: config.name,
     "data-dir": config.dataDir,
@@ -300,6 +323,7 @@ async function stop(config: Config, member: RunningEtcd, ports: BoundListeners, 
   await ports.stopClients(requestTimeoutMs(config));
   await member.stop();
   ports.close();
+  await tracing?.stop();
   logger.info("closed etcd server", fields);
 }
 

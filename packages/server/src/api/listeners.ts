@@ -59,6 +59,8 @@ export interface ListenersDeps {
   readonly logger: Logger;
   /** A broken invariant in a handler: the process must end. */
   readonly onFatal: (error: unknown) => void;
+  /** Goes around every service, closest to its handlers. */
+  readonly around?: ((registration: ServiceRegistration) => ServiceRegistration) | undefined;
 }
 
 type Traffic = "grpc+http" | "grpc" | "http";
@@ -208,19 +210,22 @@ export class BoundListeners {
   #servicesOf(server: EtcdServer): ApiServices {
     const { clock, random, logger } = this.#deps;
     const config = this.#config;
-    this.#services ??= apiServices({
-      server,
-      clock,
-      random,
-      logger,
-      limits: {
-        maxTxnOps: config.maxTxnOps,
-        messageBytesMax: config.maxRequestBytes + GRPC_OVERHEAD_BYTES,
-        watchProgressNotifyIntervalMs: config.watchProgressNotifyIntervalMs,
-        electionTimeoutMs: config.electionTicks * config.tickMs,
-        stopGrpcServiceOnDefrag: config.stopGrpcServiceOnDefrag,
+    this.#services ??= apiServices(
+      {
+        server,
+        clock,
+        random,
+        logger,
+        limits: {
+          maxTxnOps: config.maxTxnOps,
+          messageBytesMax: config.maxRequestBytes + GRPC_OVERHEAD_BYTES,
+          watchProgressNotifyIntervalMs: config.watchProgressNotifyIntervalMs,
+          electionTimeoutMs: config.electionTicks * config.tickMs,
+          stopGrpcServiceOnDefrag: config.stopGrpcServiceOnDefrag,
+        },
       },
-    });
+      this.#deps.around,
+    );
     return this.#services;
   }
 

@@ -40,7 +40,6 @@ const bbolt = "the backend is LMDB, not bbolt";
 const v2 = "the v2 API is not served";
 const proxy = "the v2 proxy is not served";
 const corruption = "members do not compare their stores";
-const spans = "no spans are exported";
 const records = "SRV records are not looked up";
 
 export const DEFAULT_ROTATION = '{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}';
@@ -337,41 +336,11 @@ const sections: readonly (readonly [section: string, rows: readonly Row[]])[] = 
   [
     "Experimental distributed tracing",
     [
-      [
-        "experimental-enable-distributed-tracing",
-        "bool",
-        "false",
-        "Export OpenTelemetry spans.",
-        { withoutEffect: spans },
-      ],
-      [
-        "experimental-distributed-tracing-address",
-        "string",
-        "localhost:4317",
-        "The collector, host:port.",
-        { withoutEffect: spans },
-      ],
-      [
-        "experimental-distributed-tracing-service-name",
-        "string",
-        "etcd",
-        "Service name of the spans.",
-        { withoutEffect: spans },
-      ],
-      [
-        "experimental-distributed-tracing-instance-id",
-        "string",
-        "",
-        "Instance id of the spans.",
-        { withoutEffect: spans },
-      ],
-      [
-        "experimental-distributed-tracing-sampling-rate",
-        "int",
-        "0",
-        "Root spans taken of a million.",
-        { withoutEffect: spans },
-      ],
+      ["experimental-enable-distributed-tracing", "bool", "false", "Export OpenTelemetry spans."],
+      ["experimental-distributed-tracing-address", "string", "localhost:4317", "The collector, host:port."],
+      ["experimental-distributed-tracing-service-name", "string", "etcd", "Service name of the spans."],
+      ["experimental-distributed-tracing-instance-id", "string", "", "Instance id of the spans."],
+      ["experimental-distributed-tracing-sampling-rate", "int", "0", "Root spans taken of a million."],
     ],
   ],
   [

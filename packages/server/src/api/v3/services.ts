@@ -18,10 +18,15 @@ export interface ApiServices {
   readonly onClientPorts: readonly ServiceRegistration[];
 }
 
-export function apiServices(deps: ApiDeps): ApiServices {
+/** `around` is the innermost layer of each service: it sees the calls that were let in. */
+export function apiServices(
+  deps: ApiDeps,
+  around: (registration: ServiceRegistration) => ServiceRegistration = (registration) => registration,
+): ApiServices {
   const serving = new ServingState();
   const monitor = new LeaderMonitor(deps);
-  const guarded = (registration: ServiceRegistration) => withRequestStats(withLeaderWatch(registration, monitor), deps);
+  const guarded = (registration: ServiceRegistration) =>
+    withRequestStats(withLeaderWatch(around(registration), monitor), deps);
   return {
     onAllPorts: [
       kvService(deps),
