@@ -21,6 +21,7 @@ import {
 } from "../rpc/index.ts";
 import { createGateway } from "./gateway/gateway.ts";
 import { ServerMetrics } from "./http/metrics.ts";
+import { pprofRoutes } from "./http/pprof.ts";
 import { clientHandler, type HttpDeps, metricsHandler, notFound } from "./http/routes.ts";
 import { acceptorOf, checkSchemes, diallerOf, tlsOf, type TlsPortsConfig } from "./tls-ports.ts";
 import { admitCall } from "./v3/guard.ts";
@@ -51,6 +52,7 @@ export interface ListenersConfig extends TlsPortsConfig {
   readonly electionTicks: number;
   readonly stopGrpcServiceOnDefrag: boolean;
   readonly enableGrpcGateway: boolean;
+  readonly enablePprof: boolean;
 }
 
 export interface ListenersDeps {
@@ -249,14 +251,17 @@ export class BoundListeners {
     const services = [...onAllPorts, ...onClientPorts];
     this.metrics.addServices(services);
     const grpc = await this.#rpcServer(services, server);
+    const isProfiled = config.enablePprof || logger.isDebugEnabled;
+    if (isProfiled) logger.info("pprof is enabled", { path: "/debug/pprof" });
     const http: HttpDeps = {
       server,
       metrics: this.metrics,
       logger,
       cors: config.cors,
       hostWhitelist: config.hostWhitelist,
-      argv: process.argv,
+      argv: process.argv.slice(1),
       gateway: config.enableGrpcGateway ? this.#gateway(services, server) : undefined,
+      profiles: isProfiled ? pprofRoutes({ clock: this.#deps.clock, argv: process.argv.slice(1) }) : undefined,
     };
     const serveMetrics = metricsHandler(http);
     for (const listener of this.#metricsPorts) {

@@ -312,13 +312,7 @@ const sections: readonly (readonly [section: string, rows: readonly Row[]])[] = 
   [
     "Profiling and monitoring",
     [
-      [
-        "enable-pprof",
-        "bool",
-        "false",
-        "Serve profiles under /debug/pprof.",
-        { withoutEffect: "no profiles are served" },
-      ],
+      ["enable-pprof", "bool", "false", "Serve profiles under /debug/pprof."],
       ["metrics", "string", "basic", "basic, or extensive for times of each gRPC call."],
       ["listen-metrics-urls", "urls", "", "Further addresses for metrics and health."],
     ],

@@ -80,6 +80,7 @@ import type {
   TxnResponse,
 } from "@etcd-ts/client/wire";
 import type { WatchHub } from "../mvcc/index.ts";
+import type { Status as RaftStatus } from "../raft/index.ts";
 
 /** What a caller brings. The rpc layer answers cancelled and overdue calls itself; the signal only frees the wait. */
 export interface RequestContext {
@@ -126,6 +127,8 @@ export interface RaftView {
   readonly isLeader: boolean;
 }
 
+export type { RaftStatus };
+
 export interface AlarmView {
   readonly memberId: bigint;
   /** AlarmType. */
@@ -143,6 +146,8 @@ export interface EtcdServer {
   /** A fresh header: this member's ids, its term, the store's revision. */
   header(): ResponseHeader;
   raftView(): RaftView;
+  /** All of raft's state, for those who look at it rarely. */
+  raftStatus(): RaftStatus;
   /** "3.5.0", or undefined while the members have not agreed on one ("not_decided" over HTTP). */
   clusterVersion(): string | undefined;
   /** Of users, roles and permissions; rises with each change of them. */

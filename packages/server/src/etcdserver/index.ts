@@ -11,6 +11,7 @@ export type {
   EncodedRange,
   EtcdServer,
   LocalMember,
+  RaftStatus,
   RaftView,
   RequestContext,
   SnapshotStream,

@@ -119,6 +119,7 @@ import type {
   EncodedRange,
   EtcdServer,
   LocalMember,
+  RaftStatus,
   RaftView,
   RequestContext,
   SnapshotStream,
@@ -645,6 +646,10 @@ export class Server implements EtcdServer, TransportSink {
       isLearner: this.#cluster.isLocalMemberLearner(),
       isLeader: this.#loop.isLeader,
     };
+  }
+
+  raftStatus(): RaftStatus {
+    return this.#deps.node.status();
   }
 
   clusterVersion(): string | undefined {

@@ -26,6 +26,16 @@ function fakeServer({ isLeaderless = false, isLearner = false, alarms = [], read
       isLearner,
       isLeader: true,
     }),
+    raftStatus: () => ({
+      id: 0x8e9en,
+      term: 2,
+      vote: 0x8e9en,
+      commit: 8,
+      lead: 2n,
+      state: "leader",
+      progress: new Map([[0x8e9en, { match: 8, next: 9, state: "replicate" }]]),
+      leadTransferee: 0n,
+    }),
     clusterVersion: () => "3.5.0",
     alarms: () => alarms.map((alarm) => ({ memberId: 1n, alarm })),
     linearizableReadNotify: async () => {
@@ -139,8 +149,13 @@ describe("other paths", () => {
     expect(answer.headers["content-type"]).toBe("application/json");
   });
 
-  it.each(["/", "/config", "/members", "/v2/keys"])("%s is not found", async (path) => {
+  it.each(["/", "/config", "/members", "/v2beta"])("%s is not found", async (path) => {
     expect(brief(await ask(path))).toEqual([404, "404 page not found\n"]);
+  });
+
+  it.each(["/v2", "/v2/keys/a?recursive=true"])("%s is not found either, and says why", async (path) => {
+    const why = "the v2 API is not served; use gRPC, or JSON under /v3";
+    expect(brief(await ask(path))).toEqual([404, `404 page not found: ${why}\n`]);
   });
 
   it("answer any OPTIONS, with CORS headers", async () => {

@@ -12,6 +12,7 @@ import { ETCD_VERSION } from "../../lib/version.ts";
 import type { HttpHandler } from "../../rpc/index.ts";
 import { type CheckType, checkHealth, healthChecks, runChecks } from "./health.ts";
 import { fileDescriptors, type ServerMetrics } from "./metrics.ts";
+import { unknownProfile } from "./pprof.ts";
 
 export interface HttpDeps {
   readonly server: EtcdServer;
@@ -22,11 +23,13 @@ export interface HttpDeps {
   /** `/v3/...`; undefined when the gateway is off. */
   readonly gateway?: HttpHandler | undefined;
   readonly argv: readonly string[];
+  /** `/debug/pprof/...`, by path; undefined when it is off. */
+  readonly profiles?: ReadonlyMap<string, Route> | undefined;
 }
 
 export type Route = (request: IncomingMessage, response: ServerResponse, url: URL) => void | Promise<void>;
 
-const TEXT = "text/plain; charset=utf-8";
+export const TEXT = "text/plain; charset=utf-8";
 
 /** A whole answer, its length told. */
 export function answer(
@@ -44,9 +47,11 @@ export function httpError(response: ServerResponse, status: number, text: string
   answer(response, status, { "Content-Type": TEXT, "X-Content-Type-Options": "nosniff" }, `${text}\n`);
 }
 
-export function notFound(response: ServerResponse): void {
-  httpError(response, 404, "404 page not found");
+export function notFound(response: ServerResponse, why?: string): void {
+  httpError(response, 404, why === undefined ? "404 page not found" : `404 page not found: ${why}`);
 }
+
+const NO_V2 = "the v2 API is not served; use gRPC, or JSON under /v3";
 
 /** True when the method is the one allowed; otherwise it has been answered. */
 export function allowMethod(request: IncomingMessage, response: ServerResponse, method: string): boolean {
@@ -159,23 +164,47 @@ function metricsRoute({ server, metrics }: HttpDeps): Route {
   };
 }
 
+const raftStateNames = {
+  follower: "StateFollower",
+  preCandidate: "StatePreCandidate",
+  candidate: "StateCandidate",
+  leader: "StateLeader",
+} as const;
+
+const progressStateNames = { probe: "StateProbe", replicate: "StateReplicate", snapshot: "StateSnapshot" } as const;
+
 function varsRoute({ server, argv }: HttpDeps): Route {
   return (request, response) => {
     if (!allowMethod(request, response, "GET")) return;
     const view = server.raftView();
-    const { term } = view;
+    const status = server.raftStatus();
     const memory = process.memoryUsage();
     const variables: Readonly<Record<string, unknown>> = {
       cmdline: argv,
       file_descriptor_limit: fileDescriptors()?.limit ?? 0,
-      memstats: { Alloc: memory.heapUsed, Sys: memory.rss, HeapSys: memory.heapTotal, External: memory.external },
+      // What of Go's names has a meaning here.
+      memstats: {
+        Alloc: memory.heapUsed,
+        Sys: memory.rss,
+        HeapAlloc: memory.heapUsed,
+        HeapSys: memory.heapTotal,
+        External: memory.external,
+      },
       "raft.status": {
-        id: hexId(server.member.id),
-        term,
-        commit: view.committedIndex,
-        lead: hexId(view.leaderId),
-        raftState: view.isLeader ? "StateLeader" : "StateFollower",
+        id: hexId(status.id),
+        term: status.term,
+        vote: hexId(status.vote),
+        commit: status.commit,
+        lead: hexId(status.lead),
+        raftState: raftStateNames[status.state],
         applied: view.appliedIndex,
+        progress: Object.fromEntries(
+          [...status.progress].map(([id, { match, next, state }]) => [
+            hexId(id),
+            { match, next, state: progressStateNames[state] },
+          ]),
+        ),
+        leadtransferee: hexId(status.leadTransferee),
       },
     };
     const lines = Object.entries(variables).map(([name, value]) => `${JSON.stringify(name)}: ${JSON.stringify(value)}`);
@@ -239,6 +268,7 @@ export function clientHandler(deps: HttpDeps): HttpHandler {
     versionRoute(() => server.clusterVersion()),
   );
   routes.set("/debug/vars", varsRoute(deps));
+  for (const [path, route] of deps.profiles ?? []) routes.set(path, route);
   const hosts = new Set(deps.hostWhitelist.filter((host) => host !== ""));
   const isAnyHost = hosts.size === 0 || hosts.has("*");
   const origins = new Set(deps.cors.filter((origin) => origin !== ""));
@@ -264,6 +294,7 @@ export function clientHandler(deps: HttpDeps): HttpHandler {
     const route = routes.get(url.pathname);
     if (route) runRoute(route, request, response, url, logger);
     else if (url.pathname.startsWith("/v3/") && gateway) gateway(request, response);
-    else notFound(response);
+    else if (/^\/v2(?:\/|$)/.test(url.pathname)) notFound(response, NO_V2);
+    else if (!deps.profiles || !unknownProfile(request, response, url.pathname)) notFound(response);
   };
 }
