@@ -7,6 +7,7 @@ import path from "node:path";
 import { type FileSystem, systemFiles } from "../file-system.ts";
 import { Environment, type Store } from "./environment.ts";
 import { peekStore } from "./reader.ts";
+import { withSum } from "./sums.ts";
 import { TABLES, type Table } from "./types.ts";
 
 const indexes = new Map<Table, number>(TABLES.map((table, index) => [table, index]));
@@ -46,16 +47,19 @@ export class BulkLoad {
       mapSizeBytes: options.mapSizeBytes,
     });
     const store = (table: Table): Store => this.#environment.stores[indexes.get(table) as number] as Store;
+    const stored = (to: Store, key: Uint8Array, value: Uint8Array) => (to.sumBytes > 0 ? withSum(key, value) : value);
     this.#rows = {
       get: (table, key) => {
         const value = peekStore(store(table), key, undefined);
         return value && Buffer.from(value);
       },
       put: (table, key, value) => {
-        store(table).putSync(key, value);
+        const to = store(table);
+        to.putSync(key, stored(to, key, value));
       },
       append: (table, key, value) => {
-        store(table).putSync(key, value, APPEND);
+        const to = store(table);
+        to.putSync(key, stored(to, key, value), APPEND);
       },
       delete: (table, key) => {
         store(table).removeSync(key);

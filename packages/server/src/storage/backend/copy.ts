@@ -1,5 +1,6 @@
 /** Re-inserting all rows into a new file: the only way to close the holes of an LMDB file (its own copy keeps them). */
 import type { Environment, Store } from "./environment.ts";
+import { withSum } from "./sums.ts";
 import { TABLES } from "./types.ts";
 
 /** Rows and bytes after which the copy commits, so that no transaction grows with the database. */
@@ -14,6 +15,8 @@ export function copyRows(source: Environment, target: Environment): number {
     for (let table = 0; table < TABLES.length; table++) {
       const from = source.stores[table] as Store;
       const to = target.stores[table] as Store;
+      // A file of the time before checksums gets them; otherwise they go over as they are, right or wrong.
+      const addsSums = to.sumBytes > 0 && from.sumBytes === 0;
       const rows = from.getRange({ transaction })[Symbol.iterator]();
       for (let more = true; more; ) {
         more = target.root.transactionSync(() => {
@@ -22,7 +25,7 @@ export function copyRows(source: Environment, target: Environment): number {
             const next = rows.next();
             if (next.done) return false;
             const { key, value } = next.value;
-            to.putSync(key, value, APPEND);
+            to.putSync(key, addsSums ? withSum(key, value) : value, APPEND);
             bytes += key.length + value.length;
             copied++;
           }

@@ -37,13 +37,39 @@ function storeRows(
     : { ...(low && { start: low }), ...(high && { end: high }) };
   const request = { ...range, values: !keysOnly, ...(transaction && { transaction }) };
   const rows = store.getRange(request as unknown as Parameters<Store["getRange"]>[0]);
-  return rows[Symbol.iterator]() as unknown as Iterator<Row | Uint8Array>;
+  const stored = rows[Symbol.iterator]() as unknown as Iterator<Row | Uint8Array>;
+  return keysOnly || store.sumBytes === 0 ? stored : new RowsWithoutSums(stored as Iterator<Row>, store);
+}
+
+class RowsWithoutSums implements Iterator<Row> {
+  readonly #stored: Iterator<Row>;
+  readonly #store: Store;
+
+  constructor(stored: Iterator<Row>, store: Store) {
+    this.#stored = stored;
+    this.#store = store;
+  }
+
+  next(): IteratorResult<Row> {
+    const next = this.#stored.next();
+    if (next.done) return next;
+    const { key, value } = next.value;
+    return { done: false, value: { key, value: value.subarray(0, withoutSum(value.length, this.#store)) } };
+  }
+
+  return(): IteratorResult<Row> {
+    return this.#stored.return?.() ?? { done: true, value: undefined };
+  }
 }
 
 function isEmptyRange({ start, end, limit }: ScanOptions): boolean {
   if (limit !== undefined && limit <= 0) return true;
   if (end === undefined) return false;
   return end.length === 0 || (start !== undefined && compareBytes(start, end) >= 0);
+}
+
+function withoutSum(storedBytes: number, { sumBytes }: Store): number {
+  return Math.max(0, storedBytes - sumBytes);
 }
 
 export function peekStore(
@@ -54,7 +80,7 @@ export function peekStore(
   const fast = store as unknown as FastStore;
   const found = fast.getBinaryFast(key, transaction ? { transaction } : undefined);
   // lmdb's shared buffer is longer than what its `length` says, so it must not leave this function.
-  return found && new Uint8Array(found.buffer, found.byteOffset, fast.lastSize);
+  return found && new Uint8Array(found.buffer, found.byteOffset, withoutSum(fast.lastSize, store));
 }
 
 export function scanStore(
