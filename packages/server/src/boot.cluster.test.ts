@@ -4,10 +4,18 @@ import { createServer, type Server as HttpServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import os from "node:os";
 import path from "node:path";
-import { HashKVRequest, PutRequest, RangeRequest } from "@etcd-ts/client/wire";
-import { afterEach, expect, it } from "vitest";
+import {
+  AlarmAction,
+  AlarmType,
+  CompactionRequest,
+  HashKVRequest,
+  MemberListRequest,
+  PutRequest,
+  RangeRequest,
+} from "@etcd-ts/client/wire";
+import { afterEach, describe, expect, it } from "vitest";
 import { type RunningMember, startMember } from "./boot.ts";
-import { defaultServerConfig } from "./etcdserver/index.ts";
+import { defaultServerConfig, type Server, type ServerConfig } from "./etcdserver/index.ts";
 import { utf8Bytes, utf8Text } from "./lib/bytes.ts";
 import { systemClock } from "./lib/clock.ts";
 import { silentLogger } from "./lib/log.ts";
@@ -49,7 +57,7 @@ async function places(names: readonly string[]): Promise<Place[]> {
   );
 }
 
-async function start(place: Place, all: readonly Place[]): Promise<RunningMember> {
+async function start(place: Place, all: readonly Place[], changes: Partial<ServerConfig> = {}): Promise<RunningMember> {
   place.member = await startMember(
     {
       ...defaultServerConfig(place.dataDir),
@@ -59,6 +67,7 @@ async function start(place: Place, all: readonly Place[]): Promise<RunningMember
       tickMs: 50,
       snapshotCount: 50,
       snapshotCatchupEntries: 10,
+      ...changes,
     },
     {
       clock: systemClock,
@@ -109,3 +118,101 @@ it("a member that was away for longer than the log reaches back catches up by a 
   const { kvs: kept } = await again.server.range(RangeRequest.create({ key: utf8Bytes("before") }), {});
   expect(kept.map((kv) => utf8Text(kv.value))).toEqual(["1"]);
 }, 180_000);
+
+const put = (server: Server, key: string, value: string) =>
+  server.put(PutRequest.create({ key: utf8Bytes(key), value: utf8Bytes(value) }), {});
+
+async function get(server: Server, key: string): Promise<string | undefined> {
+  const { kvs } = await server.range(RangeRequest.create({ key: utf8Bytes(key) }), {});
+  return kvs[0] && utf8Text(kvs[0].value);
+}
+
+/** Resolves when the condition holds; the test's time limit ends the wait. */
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await condition())) await systemClock.sleep(20);
+}
+
+/** Bits that fell over on a disk: in every place of the database file where `from` stands, `to` stands now. */
+function corrupt(dataDir: string, from: string, to: string): void {
+  const file = path.join(dataDir, "member", "snap", "db.lmdb");
+  const bytes = fs.readFileSync(file);
+  let found = 0;
+  for (let at = bytes.indexOf(from); at >= 0; at = bytes.indexOf(from, at + 1)) {
+    bytes.write(to, at, "latin1");
+    found++;
+  }
+  expect(found).toBeGreaterThan(0);
+  fs.writeFileSync(file, bytes);
+}
+
+describe("a member whose database was corrupted", () => {
+  const serverOf = (place: Place): Server => (place.member as RunningMember).server;
+
+  /** Three members with some history; then the last one is stopped and a value in its database changed. */
+  async function corrupted(changes: Partial<ServerConfig> = {}): Promise<Place[]> {
+    const all = await places(["a", "b", "c"]);
+    await Promise.all(all.map((place) => start(place, all, changes)));
+    const [a, , c] = all as [Place, Place, Place];
+    for (let i = 0; i < 10; i++) await put(serverOf(a), `k${i}`, `value-${i}-right`);
+    await until(async () => (await get(serverOf(c), "k9")) !== undefined);
+    await stop(c);
+    corrupt(c.dataDir, "value-3-right", "value-3-wrong");
+    return all;
+  }
+
+  const hasCorruptAlarm = (server: Server) => server.alarms().some(({ alarm }) => alarm === AlarmType.Corrupt);
+
+  it("does not start with --experimental-initial-corrupt-check, and starts without", async () => {
+    const all = await corrupted();
+    const c = all[2] as Place;
+    await expect(start(c, all, { initialCorruptCheck: true })).rejects.toThrow(
+      /^[0-9a-f]+ found data inconsistency with peers$/,
+    );
+    // One that is right passes; that it was told of two members and could ask one is no reason to stay away.
+    const b = all[1] as Place;
+    const members = (await serverOf(b).memberList(MemberListRequest.create({}), {})).members.length;
+    await stop(b);
+    await start(b, all, { initialCorruptCheck: true });
+    expect((await serverOf(b).memberList(MemberListRequest.create({}), {})).members).toHaveLength(members);
+    await start(c, all);
+    expect(await get(serverOf(c), "k3")).toBe("value-3-wrong");
+  }, 180_000);
+
+  it("makes the leader raise CORRUPT, which ends writes and not reads, until it is disarmed", async () => {
+    const changes = { corruptCheckIntervalMs: 200 };
+    const all = await corrupted(changes);
+    const [a, b, c] = all as [Place, Place, Place];
+    expect(hasCorruptAlarm(serverOf(a))).toBe(false);
+    await start(c, all, changes);
+    await until(() => all.every((place) => hasCorruptAlarm(serverOf(place))));
+    const leader = all.find((place) => serverOf(place).raftView().isLeader) as Place;
+    expect(serverOf(a).alarms()).toEqual([{ memberId: 0n, alarm: AlarmType.Corrupt }]);
+    await expect(put(serverOf(a), "k", "v")).rejects.toMatchObject({ kind: "Corrupt" });
+    await expect(serverOf(b).leaseGrant({ id: 0n, ttl: 60 }, {})).rejects.toMatchObject({ kind: "Corrupt" });
+    await expect(serverOf(b).compact(CompactionRequest.create({ revision: 2 }), {})).rejects.toMatchObject({
+      kind: "Corrupt",
+    });
+    expect(await get(serverOf(b), "k1")).toBe("value-1-right");
+
+    // The way out: the bad member goes, and comes back with what the others have.
+    await stop(c);
+    if (c === leader) await until(() => serverOf(a).raftView().leaderId !== 0n && !serverOf(a).raftView().isLearner);
+    corrupt(c.dataDir, "value-3-wrong", "value-3-right");
+    await start(c, all, changes);
+    const disarm = { action: AlarmAction.Deactivate, memberId: 0n, alarm: AlarmType.Corrupt };
+    await serverOf(a).alarm(disarm, {});
+    await put(serverOf(a), "k", "v");
+  }, 180_000);
+
+  it("is found by the hashes that compactions leave behind", async () => {
+    const changes = { compactHashCheck: true, compactHashCheckIntervalMs: 200 };
+    const all = await corrupted(changes);
+    const [a, , c] = all as [Place, Place, Place];
+    await start(c, all, changes);
+    expect(all.some((place) => hasCorruptAlarm(serverOf(place)))).toBe(false);
+    const revision = serverOf(a).header().revision;
+    await serverOf(a).compact(CompactionRequest.create({ revision, physical: true }), {});
+    await until(() => all.every((place) => hasCorruptAlarm(serverOf(place))));
+    expect(serverOf(a).alarms()).toEqual([{ memberId: 0n, alarm: AlarmType.Corrupt }]);
+  }, 180_000);
+});

@@ -15,6 +15,7 @@ import type { Config } from "./config.ts";
 import {
   type Bootstrapped,
   bootstrap,
+  checkInitially,
   type EtcdServer,
   electionTimeoutMs,
   MemberDisk,
@@ -35,6 +36,8 @@ import { ETCD_VERSION, OWN_VERSION } from "./lib/version.ts";
 import { Lessor } from "./lease/index.ts";
 import { HttpTransport, PeerClient, type PeerTls } from "./transport/index.ts";
 import { MemberMetrics } from "./metrics.ts";
+import { hexId } from "./lib/bytes.ts";
+import { storedMembers } from "./membership/index.ts";
 import { MvccStore } from "./mvcc/index.ts";
 import { RawNode } from "./raft/index.ts";
 import type { Tracing } from "./tracing.ts";
@@ -155,6 +158,22 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       limits: { compactionBatchRows: config.compactionBatchLimit },
     });
     closers.push(() => store.close());
+    if (config.initialCorruptCheck && !booted.isNew) {
+      try {
+        await checkInitially({
+          clock,
+          logger,
+          memberId: cluster.localId,
+          requestTimeoutMs: requestTimeoutMs(config),
+          hashKv: (revision, signal) => store.hashKv(revision, signal),
+          members: () => storedMembers(backend),
+          peerHashKv: (url, revision, signal) => peers.hashKv(url, revision, hexId(cluster.id), signal),
+        });
+      } catch (error) {
+        logger.error("checkInitialHashKV failed", { error });
+        throw error;
+      }
+    }
     const node = new RawNode({
       id: cluster.localId,
       electionTicks: config.electionTicks,

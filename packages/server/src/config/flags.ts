@@ -39,7 +39,6 @@ export interface FlagSpec {
 const bbolt = "the backend is LMDB, not bbolt";
 const v2 = "the v2 API is not served";
 const proxy = "the v2 proxy is not served";
-const corruption = "members do not compare their stores";
 const records = "SRV records are not looked up";
 
 export const DEFAULT_ROTATION = '{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}';
@@ -351,34 +350,10 @@ const sections: readonly (readonly [section: string, rows: readonly Row[]])[] = 
   [
     "Experimental",
     [
-      [
-        "experimental-initial-corrupt-check",
-        "bool",
-        "false",
-        "Compare the store with the peers' before serving.",
-        { withoutEffect: corruption },
-      ],
-      [
-        "experimental-corrupt-check-time",
-        "duration",
-        "0s",
-        "Time between comparisons with the peers; 0 is never.",
-        { withoutEffect: corruption },
-      ],
-      [
-        "experimental-compact-hash-check-enabled",
-        "bool",
-        "false",
-        "Compare compaction hashes with the peers'.",
-        { withoutEffect: corruption },
-      ],
-      [
-        "experimental-compact-hash-check-time",
-        "duration",
-        "1m0s",
-        "Time between those comparisons.",
-        { withoutEffect: corruption },
-      ],
+      ["experimental-initial-corrupt-check", "bool", "false", "Compare the store with the peers' before serving."],
+      ["experimental-corrupt-check-time", "duration", "0s", "Time between comparisons with the peers; 0 is never."],
+      ["experimental-compact-hash-check-enabled", "bool", "false", "Compare compaction hashes with the peers'."],
+      ["experimental-compact-hash-check-time", "duration", "1m0s", "Time between those comparisons."],
       ["experimental-enable-lease-checkpoint", "bool", "false", "Keep remaining TTLs over a change of leader."],
       ["experimental-enable-lease-checkpoint-persist", "bool", "false", "Keep remaining TTLs on disk."],
       ["experimental-compaction-batch-limit", "int", "0", "Revisions removed in one step of a compaction; 0 is 1000."],

@@ -6,6 +6,7 @@
  * It leaves to others: storing (mvcc, lease, storage), deciding (raft), talking (transport, api).
  */
 export { type BootstrapDeps, BootstrapError, type Bootstrapped, bootstrap } from "./bootstrap.ts";
+export { checkInitially, type HistoryHash, type InitialCheckDeps, type PeerHash } from "./corruption.ts";
 export type {
   AlarmView,
   EncodedRange,

@@ -114,6 +114,7 @@ import { leaseHex, rangeText, txnResponseText, txnText } from "./apply/request-t
 import { attributesPath, versionPath } from "./apply/v2-request.ts";
 import { runAutoCompaction } from "./auto-compaction.ts";
 import { decideClusterVersion, logClusterVersionProposal, nextClusterVersion } from "./cluster-version.ts";
+import { CorruptionChecker, runCorruptionChecks } from "./corruption.ts";
 import type {
   AlarmView,
   EncodedRange,
@@ -371,6 +372,7 @@ export class Server implements EtcdServer, TransportSink {
     this.#job(this.#snapshotter.runPurge());
     this.#job(this.#watchLeases());
     this.#job(this.#watchClusterVersion());
+    this.#job(this.#watchCorruption());
     this.#job(this.#publish());
     if (this.#config.autoCompactionRetention > 0) {
       this.#job(
@@ -840,10 +842,14 @@ export class Server implements EtcdServer, TransportSink {
     throw new EtcdError("NoSpace");
   }
 
-  async #raiseNoSpace(): Promise<void> {
-    const alarm = { memberId: this.member.id, action: AlarmAction.Activate, alarm: AlarmType.NoSpace };
+  #raiseNoSpace(): Promise<void> {
+    return this.#raiseAlarm({ memberId: this.member.id, alarm: AlarmType.NoSpace });
+  }
+
+  /** Resolves when the alarm is up, or could not be raised; whoever saw the reason will see it again. */
+  async #raiseAlarm(alarm: { readonly memberId: bigint; readonly alarm: number }): Promise<void> {
     try {
-      await this.#submit({ alarm }, undefined);
+      await this.#submit({ alarm: { ...alarm, action: AlarmAction.Activate } }, undefined);
     } catch (error) {
       if (!(error instanceof EtcdError)) throw error;
     }
@@ -1093,12 +1099,12 @@ export class Server implements EtcdServer, TransportSink {
   async #waitApplied(): Promise<void> {
     const index = this.#loop.committedIndex;
     if (index <= this.#applied.reached) return;
-    const overdue = deferred();
+    const overdue = new AbortController();
     const timer = this.#clock.after(APPLIED_INDEX_WAIT_MS, () =>
-      overdue.reject(new EtcdError("TimeoutWaitAppliedIndex")),
+      overdue.abort(new EtcdError("TimeoutWaitAppliedIndex")),
     );
     try {
-      await Promise.race([this.#applied.wait(index), overdue.promise]);
+      await this.#applied.wait(index, overdue.signal);
     } finally {
       timer.cancel();
     }
@@ -1507,6 +1513,23 @@ export class Server implements EtcdServer, TransportSink {
         this.#logger.warn("failed to update cluster version", { error });
       }
     }
+  }
+
+  #watchCorruption(): Promise<void> {
+    const deps = {
+      clock: this.#clock,
+      logger: this.#logger,
+      memberId: this.member.id,
+      requestTimeoutMs: this.#timeoutMs,
+      isLeader: () => this.#loop.isLeader,
+      members: () => this.#cluster.members(),
+      hashKv: (revision: number, signal?: AbortSignal) => this.#store.hashKv(revision, signal),
+      compactionHashes: () => this.#store.compactionHashes,
+      peerHashKv: (url: string, revision: number, signal: AbortSignal) => this.#transport.hashKv(url, revision, signal),
+      linearizableRead: (signal: AbortSignal) => this.linearizableReadNotify({ signal }),
+      raiseCorrupt: () => void this.#raiseAlarm({ memberId: 0n, alarm: AlarmType.Corrupt }),
+    };
+    return runCorruptionChecks(new CorruptionChecker(deps), this.#config, deps, this.#stop.signal);
   }
 
   /** Some seconds, or until a leader has committed its first entry. */

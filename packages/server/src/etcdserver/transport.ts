@@ -5,6 +5,7 @@
 import { EtcdError, type LeaseTimeToLiveRequest, type LeaseTimeToLiveResponse } from "@etcd-ts/client/wire";
 import type { Member } from "../membership/index.ts";
 import type { Message } from "../pb/raftpb.ts";
+import type { PeerHash } from "./corruption.ts";
 
 export interface Transport {
   /** Snapshots on their way to followers. */
@@ -22,6 +23,8 @@ export interface Transport {
   activeSinceMs(id: bigint): number | undefined;
   /** Asks another member over HTTP on its peer port. Undefined: it did not answer. */
   memberVersion(id: bigint): Promise<{ readonly server: string; readonly cluster: string } | undefined>;
+  /** Asks at one peer URL: see CorruptionDeps.peerHashKv. */
+  hashKv(url: string, revision: number, signal: AbortSignal): Promise<PeerHash>;
   /** Asks the leader to renew a lease: its TTL, 0 for an unknown lease, undefined when the leader gave no answer. */
   renewLease(leaderId: bigint, leaseId: bigint, signal: AbortSignal | undefined): Promise<number | undefined>;
   /** Asks the leader; undefined when it gave no answer. */
@@ -58,6 +61,7 @@ export const nullTransport: Transport = {
   removeAllPeers() {},
   activeSinceMs: () => undefined,
   memberVersion: () => Promise.resolve(undefined),
+  hashKv: () => Promise.reject(new Error("there are no peers")),
   renewLease: () => Promise.resolve(undefined),
   leaseTimeToLive: () => Promise.resolve(undefined),
   promoteMember: () => Promise.reject(new EtcdError("NoLeader")),

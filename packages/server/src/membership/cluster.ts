@@ -8,7 +8,7 @@
  */
 import { EtcdError } from "@etcd-ts/client/wire";
 import { assert, assertNever } from "../lib/assert.ts";
-import { hexId, utf8Bytes } from "../lib/bytes.ts";
+import { hexId, utf8Bytes, utf8Text } from "../lib/bytes.ts";
 import { isJsonObject, parseJson, stringifyJson } from "../lib/json.ts";
 import type { Logger } from "../lib/log.ts";
 import { type ConfChange, ConfChangeType } from "../pb/raftpb.ts";
@@ -26,6 +26,7 @@ import {
   hasV2UserData,
   isStarted,
   type Member,
+  memberFromJson,
   memberToJson,
   type RaftAttributes,
   readDowngradeJson,
@@ -422,6 +423,16 @@ function readVersion(text: string): Version {
   const version = parseVersion(text);
   assert(version, () => `cluster version ${JSON.stringify(text)} is not x.y.z`);
   return version;
+}
+
+/** The members as the backend has them, which may be ahead of what a log that is replayed knows yet. Ascending by id. */
+export function storedMembers(reader: BackendReader): Member[] {
+  const members: Member[] = [];
+  reader.scan("members", {}, (_key, value) => {
+    members.push(memberFromJson(utf8Text(value)));
+    return true;
+  });
+  return members.sort((a, b) => compareIds(a.id, b.id));
 }
 
 function putMember(tx: BackendTxn, member: Member): void {

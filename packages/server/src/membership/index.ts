@@ -38,6 +38,7 @@ export {
   downgradeToJson,
   InvalidDowngradeError,
   LEARNERS_MAX,
+  storedMembers,
 } from "./cluster.ts";
 export {
   allowedDowngradeVersion,

@@ -27,6 +27,7 @@ import { goDuration, humanBytes } from "../lib/go-format.ts";
 import type { Logger } from "../lib/log.ts";
 import {
   type Backend,
+  type BackendReader,
   type BackendTxn,
   decodeLiveRow,
   isLongLiveKey,
@@ -46,7 +47,7 @@ import { loadLive, type RangeView, runRange } from "./range.ts";
 import { DecodedKeyValues, EncodedKeyValues } from "./range-body.ts";
 import { isIndexUsable, rebuildIndex } from "./rebuild.ts";
 import { checkPath, choosePath, runPath, runReadOnlyPath } from "./txn.ts";
-import type { EncodedRange, KeyValueHash, LeaseAttacher, MvccLimits, MvccOptions, MvccStats } from "./types.ts";
+import type { EncodedRange, HashAt, KeyValueHash, LeaseAttacher, MvccLimits, MvccOptions, MvccStats } from "./types.ts";
 import { WatchHub } from "./watch/hub.ts";
 import { WriteTxn } from "./write-txn.ts";
 
@@ -130,9 +131,8 @@ export class MvccStore implements RangeView {
 
   /** Where history stands, by its last row and the marks of compactions. */
   #readHead(backend: Backend, isStart: boolean): void {
-    const newest = backend.first("key", { reverse: true, keysOnly: true });
-    const { scheduled, finished } = readCompactRevisions(backend);
-    this.#currentRevision = Math.max(1, newest ? mainOfRevisionKey(newest.key) : 0, scheduled ?? 0, finished ?? 0);
+    const { revision, scheduled, finished } = historyHead(backend);
+    this.#currentRevision = revision;
     this.#compactRevision = finished ?? NEVER_COMPACTED;
     if (finished !== undefined && isStart) {
       this.#logger.info("restored last compact revision", {
@@ -398,10 +398,10 @@ export class MvccStore implements RangeView {
     return this.#compactionHashes;
   }
 
-  /** Of all tables, for what Maintenance.Hash answers; `revision` is the current one. */
+  /** Of all tables, for what Maintenance.Hash answers; `revision` is the newest of what was hashed. */
   async hash(signal?: AbortSignal): Promise<{ readonly hash: number; readonly revision: number }> {
-    const revision = this.#currentRevision;
     await using snapshot = await this.#backend.openSnapshot();
+    const { revision } = historyHead(snapshot);
     return { hash: await hashAll(snapshot, signal), revision };
   }
 
@@ -409,9 +409,10 @@ export class MvccStore implements RangeView {
    * Of history up to `revision` (0 = now). For a revision at which a remembered compaction was made, the hash from
    * before it. Throws Compacted or FutureRevision.
    */
-  async hashKv(revision: number, signal?: AbortSignal): Promise<KeyValueHash> {
+  async hashKv(revision: number, signal?: AbortSignal): Promise<HashAt> {
+    const currentRevision = this.#currentRevision;
     const stored = this.#compactionHashes.find((hash) => hash.revision === revision);
-    if (stored) return stored;
+    if (stored) return { ...stored, currentRevision };
     const upTo = revision === 0 ? this.#currentRevision : revision;
     this.#checkHashRevision(upTo);
     await using snapshot = await this.#backend.openSnapshot();
@@ -421,6 +422,7 @@ export class MvccStore implements RangeView {
       hash: await hashKeyTable(snapshot, { revision: upTo, compactRevision }, signal),
       revision: upTo,
       compactRevision,
+      currentRevision,
     };
   }
 
@@ -428,4 +430,16 @@ export class MvccStore implements RangeView {
     if (revision > this.#currentRevision) throw new EtcdError("FutureRevision");
     if (revision > 0 && revision < this.#compactRevision) throw new EtcdError("Compacted");
   }
+}
+
+/** The newest revision that a database knows of, and its marks of compactions. */
+function historyHead(reader: BackendReader): {
+  readonly revision: number;
+  readonly scheduled: number | undefined;
+  readonly finished: number | undefined;
+} {
+  const newest = reader.first("key", { reverse: true, keysOnly: true });
+  const { scheduled, finished } = readCompactRevisions(reader);
+  const revision = Math.max(1, newest ? mainOfRevisionKey(newest.key) : 0, scheduled ?? 0, finished ?? 0);
+  return { revision, scheduled, finished };
 }

@@ -42,6 +42,11 @@ export interface KeyValueHash {
   readonly compactRevision: number;
 }
 
+/** A hash that was asked for, and where the store stood when it was. */
+export interface HashAt extends KeyValueHash {
+  readonly currentRevision: number;
+}
+
 /** Counted since the store was opened, for metrics. */
 export interface MvccStats {
   /** Living keys; `undefined` for the first moments after a start, while they are being counted. */

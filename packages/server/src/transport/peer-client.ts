@@ -9,10 +9,12 @@ import {
   type LeaseTimeToLiveRequest,
   type LeaseTimeToLiveResponse,
 } from "@etcd-ts/client/wire";
+import type { PeerHash } from "../etcdserver/index.ts";
+import { dialErrorText } from "../lib/go-errors.ts";
 import { isJsonObject, parseJson, stringifyJson } from "../lib/json.ts";
 import { type Member, membersFromJson } from "../membership/index.ts";
 import { LeaseInternalRequest, LeaseInternalResponse } from "../pb/leasepb.ts";
-import { parseHexId } from "./headers.ts";
+import { parseHexId, TEXT_CLUSTER_ID_MISMATCH } from "./headers.ts";
 import { type PeerResponse, type PeerTls, request } from "./http-client.ts";
 import { BODY_BYTES_MAX } from "./limits.ts";
 
@@ -28,6 +30,8 @@ interface Asked {
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: Uint8Array;
   readonly signal?: AbortSignal | undefined;
+  /** In place of the client's; 0: the signal alone ends the wait. */
+  readonly idleTimeoutMs?: number;
 }
 
 export interface PeerVersions {
@@ -43,24 +47,28 @@ export class PeerClient {
     this.#options = options;
   }
 
+  #askOne(url: string, asked: Asked): Promise<PeerResponse> {
+    return request(
+      {
+        url,
+        path: asked.path,
+        method: asked.method,
+        headers: asked.headers ?? {},
+        body: asked.body,
+        dialTimeoutMs: this.#options.timeoutMs,
+        idleTimeoutMs: asked.idleTimeoutMs ?? this.#options.timeoutMs,
+        signal: asked.signal,
+        bytesMax: BODY_BYTES_MAX,
+      },
+      this.#options.tls,
+    );
+  }
+
   /** The first answer; undefined when no URL gives one. */
   async #ask(urls: readonly string[], asked: Asked): Promise<PeerResponse | undefined> {
     for (const url of urls) {
       try {
-        return await request(
-          {
-            url,
-            path: asked.path,
-            method: asked.method,
-            headers: asked.headers ?? {},
-            body: asked.body,
-            dialTimeoutMs: this.#options.timeoutMs,
-            idleTimeoutMs: this.#options.timeoutMs,
-            signal: asked.signal,
-            bytesMax: BODY_BYTES_MAX,
-          },
-          this.#options.tls,
-        );
+        return await this.#askOne(url, asked);
       } catch {
         if (asked.signal?.aborted) return undefined;
       }
@@ -111,40 +119,43 @@ export class PeerClient {
     return answer.body.toString("utf8").trim() === "true";
   }
 
-  /** Hash of the store up to `revision`; the error text of a peer that refuses; undefined without an answer. */
-  async hashKv(
-    urls: readonly string[],
-    revision: number,
-    clusterId: string,
-    signal?: AbortSignal,
-  ): Promise<
-    | { readonly revision: number; readonly hash: number; readonly compactRevision: number }
-    | { readonly error: string }
-    | undefined
-  > {
-    const answer = await this.#ask(urls, {
-      path: "/members/hashkv",
-      method: "GET",
-      headers: { "Content-Type": "application/json", "X-Etcd-Cluster-ID": clusterId },
-      body: Buffer.from(stringifyJson({ revision })),
-      signal,
-    });
-    if (!answer) return undefined;
-    const text = answer.body.toString("utf8");
-    if (answer.status !== 200) return { error: text.trim() };
+  /**
+   * Hash of a peer's store up to `revision`, 0 for its newest. Rejects with the EtcdError of a peer that refuses, with other
+   * errors when there is no answer. The peer may take long; only the signal ends the wait.
+   */
+  async hashKv(url: string, revision: number, clusterId: string, signal: AbortSignal): Promise<PeerHash> {
+    let answer: PeerResponse;
     try {
-      const value = parseJson(text);
-      const header = isJsonObject(value) ? value["header"] : undefined;
-      if (!isJsonObject(value) || !isJsonObject(header)) return undefined;
-      const number = (n: unknown) => (typeof n === "number" ? n : 0);
-      return {
-        revision: number(header["revision"]),
-        hash: number(value["hash"]),
-        compactRevision: number(value["compact_revision"]),
-      };
-    } catch {
-      return undefined;
+      answer = await this.#askOne(url, {
+        path: "/members/hashkv",
+        method: "GET",
+        headers: { "Content-Type": "application/json", "X-Etcd-Cluster-ID": clusterId },
+        body: Buffer.from(stringifyJson({ revision: revision === 0 ? undefined : revision })),
+        signal,
+        idleTimeoutMs: 0,
+      });
+    } catch (error) {
+      const reason: unknown = signal.aborted ? signal.reason : error;
+      throw new Error(`Get "${url}/members/hashkv": ${dialErrorText(reason)}`, { cause: error });
     }
+    const text = answer.body.toString("utf8");
+    if (answer.status === 400 && text.includes("required revision has been compacted")) {
+      throw new EtcdError("Compacted");
+    }
+    if (answer.status === 400 && text.includes("required revision is a future revision")) {
+      throw new EtcdError("FutureRevision");
+    }
+    if (answer.status === 412 && text.includes(TEXT_CLUSTER_ID_MISMATCH)) throw new EtcdError("ClusterIDMismatch");
+    if (answer.status !== 200) throw new Error(`unknown error: ${text}`);
+    const value = parseJson(text);
+    const header = isJsonObject(value) ? value["header"] : undefined;
+    if (!isJsonObject(value) || !isJsonObject(header)) throw new Error(`not a hash: ${text.substring(0, 200)}`);
+    const number = (n: unknown) => (typeof n === "number" ? n : 0);
+    return {
+      currentRevision: number(header["revision"]),
+      hash: number(value["hash"]),
+      compactRevision: number(value["compact_revision"]),
+    };
   }
 
   /** The TTL; 0 for a lease that is not known; undefined when the leader gave no answer, or could not tell. */

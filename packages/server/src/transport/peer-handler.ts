@@ -11,6 +11,7 @@ import {
   type LeaseTimeToLiveRequest,
   type LeaseTimeToLiveResponse,
 } from "@etcd-ts/client/wire";
+import type { PeerHash } from "../etcdserver/index.ts";
 import { hexId } from "../lib/bytes.ts";
 import { isoTime } from "../lib/clock.ts";
 import { goDuration, humanBytes } from "../lib/go-format.ts";
@@ -32,11 +33,8 @@ export interface PeerServices {
   clusterVersion(): string | undefined;
   /** Linearizable. */
   isDowngradeEnabled(signal: AbortSignal): Promise<boolean>;
-  /** `revision` 0: the current one. */
-  hashKv(
-    revision: number,
-    signal: AbortSignal,
-  ): Promise<{ readonly revision: number; readonly hash: number; readonly compactRevision: number }>;
+  /** Up to `revision`, 0 for the newest. */
+  hashKv(revision: number, signal: AbortSignal): Promise<PeerHash>;
   /** `token`: of the caller on whose behalf the other member asks. */
   promoteMember(id: bigint, signal: AbortSignal, token: string | undefined): Promise<readonly Member[]>;
   /** Renews as the leader, without forwarding; the TTL. Rejects with LeaseNotFound, or with a time-out kind. */
@@ -411,7 +409,7 @@ class PeerHandler {
       sendJson(
         response,
         stringifyJson({
-          header: { revision: answer.revision },
+          header: { revision: answer.currentRevision },
           hash: answer.hash,
           compact_revision: answer.compactRevision,
         }),

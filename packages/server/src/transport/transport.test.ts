@@ -418,7 +418,7 @@ describe("the peer port", () => {
       isDowngradeEnabled: async () => true,
       hashKv: async (revision) => {
         if (revision === 1) throw new EtcdError("Compacted");
-        return { revision: 9, hash: 123, compactRevision: -1 };
+        return { currentRevision: 9, hash: 123, compactRevision: -1 };
       },
       promoteMember: async (id, _signal, token) => {
         if (id === 5n && token === "ann") throw new EtcdError("MemberNotFound");
@@ -453,11 +453,14 @@ describe("the peer port", () => {
     expect(membersFromJson(list.text)).toEqual(members);
     expect(await client.versions(urls)).toEqual({ server: "3.5.16", cluster: "3.5.0" });
     expect(await client.isDowngradeEnabled(urls)).toBe(true);
-    expect(await client.hashKv(urls, 0, hexId(CLUSTER_ID))).toEqual({ revision: 9, hash: 123, compactRevision: -1 });
-    expect(await client.hashKv(urls, 1, hexId(CLUSTER_ID))).toEqual({
-      error: "mvcc: required revision has been compacted",
-    });
-    expect(await client.hashKv(urls, 0, "1")).toEqual({ error: "cluster ID mismatch" });
+    const hashKv = (at: string, revision: number, clusterId: string) =>
+      client.hashKv(at, revision, clusterId, new AbortController().signal);
+    expect(await hashKv(url, 0, hexId(CLUSTER_ID))).toEqual({ currentRevision: 9, hash: 123, compactRevision: -1 });
+    await expect(hashKv(url, 1, hexId(CLUSTER_ID))).rejects.toMatchObject({ kind: "Compacted" });
+    await expect(hashKv(url, 0, "1")).rejects.toMatchObject({ kind: "ClusterIDMismatch" });
+    await expect(hashKv("http://127.0.0.1:1", 0, "1")).rejects.toThrow(
+      'Get "http://127.0.0.1:1/members/hashkv": dial tcp 127.0.0.1:1: connect: connection refused',
+    );
     expect(await client.renewLease(urls, 5n)).toBe(60);
     expect(await client.renewLease(urls, 1n)).toBe(0);
     expect(await client.renewLease(urls, 2n)).toBeUndefined();

@@ -2,7 +2,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { LeaseTimeToLiveRequest, LeaseTimeToLiveResponse } from "@etcd-ts/client/wire";
 import { EtcdError } from "@etcd-ts/client/wire";
-import type { Transport } from "../etcdserver/index.ts";
+import type { PeerHash, Transport } from "../etcdserver/index.ts";
 import { hexId } from "../lib/bytes.ts";
 import type { Member } from "../membership/index.ts";
 import { type Message, MessageType, MessageTypeInfo } from "../pb/raftpb.ts";
@@ -178,6 +178,11 @@ export class HttpTransport implements Transport {
 
   memberVersion(id: bigint): Promise<PeerVersions | undefined> {
     return this.#client.versions(this.#urls(id), this.#stopping.signal);
+  }
+
+  hashKv(url: string, revision: number, signal: AbortSignal): Promise<PeerHash> {
+    const { clusterId } = this.#deps.identity;
+    return this.#client.hashKv(url, revision, hexId(clusterId), this.#signal(signal));
   }
 
   renewLease(leaderId: bigint, leaseId: bigint, signal: AbortSignal | undefined): Promise<number | undefined> {
