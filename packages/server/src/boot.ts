@@ -29,7 +29,7 @@ import {
   type ServerConfig,
 } from "./etcdserver/index.ts";
 import type { Clock } from "./lib/clock.ts";
-import { goDuration } from "./lib/go-format.ts";
+import { goDuration, humanBytes } from "./lib/go-format.ts";
 import type { Logger } from "./lib/log.ts";
 import type { Random } from "./lib/random.ts";
 import { ETCD_VERSION, OWN_VERSION } from "./lib/version.ts";
@@ -42,6 +42,7 @@ import { MvccStore } from "./mvcc/index.ts";
 import { RawNode } from "./raft/index.ts";
 import type { Tracing } from "./tracing.ts";
 import {
+  type Backend,
   type BackendOptions,
   type DataDirPaths,
   dataDirPaths,
@@ -119,6 +120,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
     });
     closers.push(() => backend.close());
     logger.info("opened backend db", { path: paths.backendFile, took: goDuration(clock.monotonicMs() - openedAtMs) });
+    await defragmentIfWorthwhile(backend, config.bootstrapDefragThresholdMegabytes, logger);
 
     const peers = new PeerClient({ tls: deps.peerTls, timeoutMs: dialTimeoutMs });
 
@@ -155,7 +157,10 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       clock,
       logger,
       onFatal: (error) => fail(error),
-      limits: { compactionBatchRows: config.compactionBatchLimit },
+      limits: {
+        compactionBatchRows: config.compactionBatchLimit,
+        compactionPauseMs: config.compactionSleepIntervalMs,
+      },
     });
     closers.push(() => store.close());
     if (config.initialCorruptCheck && !booted.isNew) {
@@ -206,6 +211,8 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       observer: metrics.transport,
       tls: deps.peerTls,
       dialTimeoutMs,
+      readTimeoutMs: config.raftReadTimeoutMs,
+      writeTimeoutMs: config.raftWriteTimeoutMs,
       openSnapshot: (message) => server.openRaftSnapshot(message),
       saveDatabase: (source, index) => booted.snaps.saveDatabase(source, index),
       onRemoved: () => server.abort(new MemberRemovedError()),
@@ -353,6 +360,26 @@ async function importDatabase(snaps: SnapStore, snapshotIndex: number): Promise<
   await systemFiles.removeTree(backendPath);
   await importBolt({ boltPath, backendPath });
   return backendPath;
+}
+
+/** `--experimental-bootstrap-defrag-threshold-megabytes`: before anybody is served, when enough would be freed. */
+async function defragmentIfWorthwhile(backend: Backend, thresholdMegabytes: number, logger: Logger): Promise<void> {
+  if (thresholdMegabytes === 0) return;
+  const size = backend.sizeBytes();
+  const sizeInUse = backend.sizeInUseBytes();
+  const threshold = thresholdMegabytes * 1024 * 1024;
+  if (size - sizeInUse < threshold) {
+    logger.info("Skipping defragmentation", {
+      "current-db-size-bytes": size,
+      "current-db-size": humanBytes(size),
+      "current-db-size-in-use-bytes": sizeInUse,
+      "current-db-size-in-use": humanBytes(sizeInUse),
+      "experimental-bootstrap-defrag-threshold-bytes": threshold,
+      "experimental-bootstrap-defrag-threshold": humanBytes(threshold),
+    });
+    return;
+  }
+  await backend.defragment();
 }
 
 /** The effective configuration, as etcd's log tells it. */

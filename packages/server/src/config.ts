@@ -55,8 +55,7 @@ export interface Config extends ServerConfig {
   readonly grpcKeepAliveTimeoutMs: number;
   readonly grpcTransport: "grpc-js" | "native";
   readonly socketReusePort: boolean;
-  readonly raftReadTimeoutMs: number;
-  readonly raftWriteTimeoutMs: number;
+  readonly socketReuseAddress: boolean;
 
   readonly enableGrpcGateway: boolean;
   readonly enablePprof: boolean;
@@ -77,8 +76,6 @@ export interface Config extends ServerConfig {
   };
 
   readonly stopGrpcServiceOnDefrag: boolean;
-  /** Defragment at start when at least this many MiB would be freed; 0: never. */
-  readonly bootstrapDefragThresholdMegabytes: number;
 
   /** Flags that were given, but mean nothing here, with the reason. For the log. */
   readonly withoutEffect: readonly { readonly flag: string; readonly reason: string }[];
@@ -306,6 +303,17 @@ export function buildConfig(settings: Settings, isInitialized = false): Config {
   if (mode === "" && retention !== 0 && !/^\d+$/.test(flags.text("auto-compaction-retention"))) {
     throw new Error("unsupported compaction mode ");
   }
+  // A v2 proxy holds no data; a member that starts in its place would found a cluster of its own.
+  if (flags.text("proxy") !== "off" && !isInitialized) {
+    throw new Error(`--proxy=${flags.text("proxy")}: the v2 proxy is not served`);
+  }
+  if (flags.text("discovery") !== "" && !isInitialized) {
+    throw new Error("--discovery: the v2 discovery service is not asked; use --initial-cluster or --discovery-srv");
+  }
+  const deprecation = flags.text("v2-deprecation");
+  if (flags.bool("enable-v2") && deprecation !== "not-yet") {
+    throw new Error(`--enable-v2 and --v2-deprecation=${deprecation} are mutually exclusive`);
+  }
   const positiveOr = (value: number, fallback: number) => (value > 0 ? value : fallback);
   const tickMs = flags.number("heartbeat-interval");
   const config: Config = {
@@ -374,6 +382,7 @@ export function buildConfig(settings: Settings, isInitialized = false): Config {
     grpcKeepAliveTimeoutMs: flags.number("grpc-keepalive-timeout"),
     grpcTransport: flags.text("experimental-grpc-transport") === "grpc-js" ? "grpc-js" : "native",
     socketReusePort: flags.bool("socket-reuse-port"),
+    socketReuseAddress: flags.bool("socket-reuse-address"),
     raftReadTimeoutMs: Math.max(flags.number("raft-read-timeout"), 5000),
     raftWriteTimeoutMs: Math.max(flags.number("raft-write-timeout"), 5000),
     authToken: flags.text("auth-token"),

@@ -10,6 +10,7 @@ import type { Family } from "../lib/metrics.ts";
 import type { Random } from "../lib/random.ts";
 import {
   type CallHooks,
+  canReusePort,
   createGrpcJsServer,
   createNativeServer,
   type HttpHandler,
@@ -37,6 +38,8 @@ export interface ListenersConfig extends TlsPortsConfig {
   readonly listenClientHttpUrls: readonly string[];
   readonly listenMetricsUrls: readonly string[];
   readonly socketReusePort: boolean;
+  /** Node sets SO_REUSEADDR on every listener anyhow. */
+  readonly socketReuseAddress: boolean;
   readonly maxRequestBytes: number;
   readonly maxTxnOps: number;
   readonly maxConcurrentStreams: number;
@@ -106,6 +109,15 @@ export class BoundListeners {
   async #bindAll(): Promise<void> {
     const { logger } = this.#deps;
     const config = this.#config;
+    if (config.socketReusePort || config.socketReuseAddress) {
+      logger.info("configuring socket options", {
+        "reuse-address": config.socketReuseAddress,
+        "reuse-port": config.socketReusePort,
+      });
+    }
+    if (config.socketReusePort && !canReusePort()) {
+      logger.warn("this version of Node cannot set SO_REUSEPORT; 22.12 and later can", { node: process.version });
+    }
     logger.info("configuring peer listeners", { "listen-peer-urls": config.listenPeerUrls });
     const peerTls = await tlsOf("peer", config.listenPeerUrls, config, this.#deps);
     checkSchemes("peer", config.listenPeerUrls, peerTls, config.peerTls, logger);

@@ -61,6 +61,39 @@ export async function decideClusterVersion(options: {
   return smallest && toClusterVersion(smallest);
 }
 
+/** Whether every member has come to the version that the cluster is being downgraded to. Says who has not. */
+export async function isDowngraded(options: {
+  readonly cluster: Pick<Cluster, "members" | "version">;
+  readonly memberId: bigint;
+  /** `x.y.0` */
+  readonly targetVersion: string;
+  readonly transport: Pick<Transport, "memberVersion">;
+  readonly logger: Logger;
+}): Promise<boolean> {
+  const { cluster, memberId, targetVersion, transport, logger } = options;
+  const target = parseVersion(targetVersion);
+  if (!target) return false;
+  const answers = await Promise.all(
+    cluster.members().map(async ({ id }) => ({
+      id,
+      text: id === memberId ? cluster.version() : (await transport.memberVersion(id))?.cluster,
+    })),
+  );
+  for (const { id, text } of answers) {
+    const version = text === undefined ? undefined : parseVersion(text);
+    if (!version) return false;
+    if (compareVersions(version, target) !== 0) {
+      logger.warn("remotes server has mismatching etcd version", {
+        "remote-member-id": hexId(id),
+        "current-server-version": text,
+        "target-version": targetVersion,
+      });
+      return false;
+    }
+  }
+  return true;
+}
+
 /** What the leader proposes next, given what is decided and what it has found; undefined when nothing is to change. */
 export function nextClusterVersion(current: string | undefined, found: Version | undefined): string | undefined {
   if (current === undefined) return found ? formatVersion(found) : MIN_CLUSTER_VERSION;

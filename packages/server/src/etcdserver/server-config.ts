@@ -59,6 +59,11 @@ export interface ServerConfig {
   readonly compactHashCheck: boolean;
   readonly compactHashCheckIntervalMs: number;
   readonly downgradeCheckIntervalMs: number;
+  /** Defragment at start when at least this many MiB would be freed; 0: never. */
+  readonly bootstrapDefragThresholdMegabytes: number;
+  /** After so long without a byte a connection to or from a peer is given up. */
+  readonly raftReadTimeoutMs: number;
+  readonly raftWriteTimeoutMs: number;
   readonly watchProgressNotifyIntervalMs: number;
 
   /** `simple`, or `jwt` with its options; empty: no tokens are given out. */
@@ -108,6 +113,9 @@ export function defaultServerConfig(dataDir: string): ServerConfig {
     compactHashCheck: false,
     compactHashCheckIntervalMs: 60_000,
     downgradeCheckIntervalMs: 5000,
+    bootstrapDefragThresholdMegabytes: 0,
+    raftReadTimeoutMs: 5000,
+    raftWriteTimeoutMs: 5000,
     watchProgressNotifyIntervalMs: 600_000,
     authToken: "simple",
     authTokenTtlSeconds: 300,

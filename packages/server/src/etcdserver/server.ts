@@ -113,7 +113,12 @@ import { costOfLeaseGrant, costOfPut, costOfTxn, createQuota, type Quota } from 
 import { leaseHex, rangeText, txnResponseText, txnText } from "./apply/request-text.ts";
 import { attributesPath, versionPath } from "./apply/v2-request.ts";
 import { runAutoCompaction } from "./auto-compaction.ts";
-import { decideClusterVersion, logClusterVersionProposal, nextClusterVersion } from "./cluster-version.ts";
+import {
+  decideClusterVersion,
+  isDowngraded,
+  logClusterVersionProposal,
+  nextClusterVersion,
+} from "./cluster-version.ts";
 import { CorruptionChecker, runCorruptionChecks } from "./corruption.ts";
 import type {
   AlarmView,
@@ -373,6 +378,7 @@ export class Server implements EtcdServer, TransportSink {
     this.#job(this.#watchLeases());
     this.#job(this.#watchClusterVersion());
     this.#job(this.#watchCorruption());
+    this.#job(this.#watchDowngrade());
     this.#job(this.#publish());
     if (this.#config.autoCompactionRetention > 0) {
       this.#job(
@@ -1489,6 +1495,30 @@ export class Server implements EtcdServer, TransportSink {
     }
     if (this.#cluster.downgradeInfo().enabled) throw new EtcdError("DowngradeInProcess");
     return `${wanted.major}.${wanted.minor}.0`;
+  }
+
+  /** The leader ends a downgrade once every member has come to its version. */
+  async #watchDowngrade(): Promise<void> {
+    const intervalMs = this.#config.downgradeCheckIntervalMs;
+    if (intervalMs <= 0) return;
+    for await (const _tick of this.#clock.every(intervalMs, this.#stop.signal)) {
+      const { enabled, targetVersion } = this.#cluster.downgradeInfo();
+      if (!enabled || !this.#loop.isLeader) continue;
+      const isDone = await isDowngraded({
+        cluster: this.#cluster,
+        memberId: this.member.id,
+        targetVersion,
+        transport: this.#transport,
+        logger: this.#logger,
+      });
+      if (!isDone || !this.#loop.isLeader) continue;
+      this.#logger.info("the cluster has been downgraded", { "cluster-version": targetVersion });
+      try {
+        await this.#submit({ downgradeInfoSet: { enabled: false, ver: "" } }, undefined);
+      } catch (error) {
+        this.#logger.warn("failed to cancel downgrade", { error });
+      }
+    }
   }
 
   async #watchClusterVersion(): Promise<void> {

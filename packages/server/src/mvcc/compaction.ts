@@ -13,7 +13,6 @@
  */
 import { assert } from "../lib/assert.ts";
 import { copyBytes } from "../lib/bytes.ts";
-import { yieldToEventLoop } from "../lib/wait.ts";
 import {
   type Backend,
   type BackendTxn,
@@ -36,8 +35,11 @@ const PAST_START = Uint8Array.of(0, 1);
 export async function removeCompacted(
   backend: Backend,
   compactRevision: number,
-  batchRows: number,
-  signal: AbortSignal,
+  {
+    batchRows,
+    pause,
+    signal,
+  }: { readonly batchRows: number; readonly pause: () => Promise<void>; readonly signal: AbortSignal },
 ): Promise<number> {
   let removed = 0;
   let start: Uint8Array | undefined = PAST_START;
@@ -47,10 +49,7 @@ export async function removeCompacted(
     const batch = backend.write((tx) => removeBatch(tx, from, compactRevision, batchRows));
     removed += batch.removed;
     start = batch.next;
-    if (start) {
-      await yieldToEventLoop();
-      await backend.pressure();
-    }
+    if (start) await pause();
   }
   signal.throwIfAborted();
   backend.write((tx) => writeFinishedCompactRevision(tx, compactRevision));

@@ -38,6 +38,7 @@ import {
   readCompactRevisions,
   writeScheduledCompactRevision,
 } from "../storage/index.ts";
+import { yieldToEventLoop } from "../lib/wait.ts";
 import { removeCompacted } from "./compaction.ts";
 import { COUNT_BLOCK_KEYS, Counts } from "./counts.ts";
 import { hashAll, hashKeyTable } from "./hash.ts";
@@ -104,6 +105,7 @@ export class MvccStore implements RangeView {
       });
     this.#limits = {
       compactionBatchRows: COMPACTION_BATCH_ROWS,
+      compactionPauseMs: 0,
       outboxResponsesMax: OUTBOX_RESPONSES_MAX,
       countBlockKeys: COUNT_BLOCK_KEYS,
       ...options.limits,
@@ -350,6 +352,14 @@ export class MvccStore implements RangeView {
     return this.#compactions;
   }
 
+  /** Others work in between: at least whatever waits now, and for as long as the configuration says. */
+  async #pauseCompaction(signal: AbortSignal): Promise<void> {
+    const { compactionPauseMs } = this.#limits;
+    if (compactionPauseMs > 0) await this.#clock.sleep(compactionPauseMs, signal);
+    else await yieldToEventLoop();
+    await this.#backend.pressure();
+  }
+
   async #runCompaction(compaction: ScheduledCompaction, signal: AbortSignal): Promise<void> {
     const { revision, previousRevision, isHashStored } = compaction;
     const startMs = this.#clock.monotonicMs();
@@ -363,7 +373,11 @@ export class MvccStore implements RangeView {
       { revision, compactRevision: previousRevision, isOfCompaction: true },
       signal,
     );
-    this.#stats.compactedRows += await removeCompacted(backend, revision, this.#limits.compactionBatchRows, signal);
+    this.#stats.compactedRows += await removeCompacted(backend, revision, {
+      batchRows: this.#limits.compactionBatchRows,
+      pause: () => this.#pauseCompaction(signal),
+      signal,
+    });
     await backend.flush();
     const sizeBytes = backend.sizeBytes();
     const sizeInUseBytes = backend.sizeInUseBytes();

@@ -21,6 +21,8 @@ export interface MvccOptions {
 export interface MvccLimits {
   /** Rows that a compaction removes before others may work: `--experimental-compaction-batch-limit`. */
   readonly compactionBatchRows: number;
+  /** Pause after each such batch: `--experimental-compaction-sleep-interval`. */
+  readonly compactionPauseMs: number;
   /** Responses that may wait in a watch stream's outbox. */
   readonly outboxResponsesMax: number;
   /** Keys of a counted block when it is made. */

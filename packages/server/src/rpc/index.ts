@@ -23,6 +23,7 @@ export {
   type UnaryHandler,
 } from "./handlers.ts";
 export {
+  canReusePort,
   type HttpHandler,
   type ListenOptions,
   OnePortListener,

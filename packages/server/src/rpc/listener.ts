@@ -42,6 +42,12 @@ export interface ListenOptions {
 const PREFACE = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "latin1");
 const TLS_HANDSHAKE = 0x16;
 
+/** SO_REUSEPORT came with Node 22.12 and 23.1. */
+export function canReusePort(): boolean {
+  const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
+  return major > 23 || (major === 23 && minor >= 1) || (major === 22 && minor >= 12);
+}
+
 /** The file of a unix socket: host and path of its URL, relative to the working directory. */
 export function unixSocketPath(url: EtcdUrl): string {
   return url.host + url.path;
@@ -121,7 +127,7 @@ export class OnePortListener {
             host: parts?.host === "localhost" ? "127.0.0.1" : parts?.host,
             port: Number(parts?.port),
             backlog: 4096,
-            ...(options.reusePort ? { reusePort: true } : {}),
+            ...(options.reusePort && canReusePort() ? { reusePort: true } : {}),
           },
           onListening,
         );

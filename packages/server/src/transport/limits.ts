@@ -1,10 +1,7 @@
 /** Bounds and periods of this room. Sources: etcd 3.5 `server/etcdserver/api/rafthttp`, unless said otherwise. */
 
-/** Both ends give up a connection on which nothing moved for this long. */
-export const CONNECTION_TIMEOUT_MS = 5000;
-
-/** A link heartbeat keeps an idle stream alive: a third of the time-out, as etcd. */
-export const LINK_HEARTBEAT_INTERVAL_MS = CONNECTION_TIMEOUT_MS / 3;
+/** Heartbeats of a link in the time after which its reader gives it up. */
+export const LINK_HEARTBEATS = 3;
 
 /** A stream is dialled at most this often. */
 export const DIAL_INTERVAL_MS = 100;

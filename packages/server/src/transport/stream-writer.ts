@@ -6,7 +6,7 @@ import type { ServerResponse } from "node:http";
 import { hexId } from "../lib/bytes.ts";
 import type { Message } from "../pb/raftpb.ts";
 import { STREAM_LABELS, type StreamEncoder, type StreamType } from "./codec.ts";
-import { CONNECTION_TIMEOUT_MS, STREAM_WAITING_BYTES_MAX } from "./limits.ts";
+import { STREAM_WAITING_BYTES_MAX } from "./limits.ts";
 import type { Peer } from "./peer.ts";
 import type { TransportDeps } from "./types.ts";
 
@@ -86,17 +86,17 @@ export class StreamWriter {
     this.#deps.observer?.sentBytes?.(this.#peer.id, bytes);
   }
 
-  /** To be called every {@link LINK_HEARTBEAT_INTERVAL_MS}: keeps the link alive, and gives up one that is stuck. */
+  /** To be called {@link LINK_HEARTBEATS} times in a read time-out: keeps the link alive, and gives up one that is stuck. */
   heartbeat(): void {
     const connection = this.#connection;
     if (!connection) return;
-    const { clock } = this.#deps;
+    const { clock, writeTimeoutMs } = this.#deps;
     const { response } = connection;
     const takenBytes = (response.socket?.bytesWritten ?? 0) - response.writableLength;
     if (takenBytes !== connection.movedBytes || response.writableLength === 0) {
       connection.movedBytes = takenBytes;
       connection.movedAtMs = clock.monotonicMs();
-    } else if (clock.monotonicMs() - connection.movedAtMs > CONNECTION_TIMEOUT_MS) {
+    } else if (clock.monotonicMs() - connection.movedAtMs > writeTimeoutMs) {
       this.#lost(connection, "i/o timeout");
       return;
     }

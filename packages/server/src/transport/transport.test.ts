@@ -105,6 +105,8 @@ async function side(id: bigint, over: Partial<TransportDeps> & { clusterId?: big
     clock: systemClock,
     logger: silentLogger,
     dialTimeoutMs: 2000,
+    readTimeoutMs: 5000,
+    writeTimeoutMs: 5000,
     openSnapshot: () => Promise.reject(new Error("no snapshot here")),
     saveDatabase: async (source, index) => {
       const pieces: Uint8Array[] = [];
@@ -579,6 +581,8 @@ describe.skipIf(!realBin)("with a real etcd (ETCD_REAL_BIN)", () => {
       clock: systemClock,
       logger: silentLogger,
       dialTimeoutMs: 2000,
+      readTimeoutMs: 5000,
+      writeTimeoutMs: 5000,
       openSnapshot: () => Promise.reject(new Error("none")),
       saveDatabase: () => Promise.reject(new Error("none")),
       onRemoved: () => {

@@ -7,7 +7,7 @@ import { hexId } from "../lib/bytes.ts";
 import type { Member } from "../membership/index.ts";
 import { type Message, MessageType, MessageTypeInfo } from "../pb/raftpb.ts";
 import type { StreamType } from "./codec.ts";
-import { CONNECTION_TIMEOUT_MS, LINK_HEARTBEAT_INTERVAL_MS, REMOTES_MAX, SNAPSHOTS_IN_FLIGHT_MAX } from "./limits.ts";
+import { LINK_HEARTBEATS, REMOTES_MAX, SNAPSHOTS_IN_FLIGHT_MAX } from "./limits.ts";
 import { Peer } from "./peer.ts";
 import { PeerClient, type PeerVersions } from "./peer-client.ts";
 import { createPeerHandler, type PeerServices } from "./peer-handler.ts";
@@ -31,7 +31,7 @@ export class HttpTransport implements Transport {
 
   constructor(deps: TransportDeps) {
     this.#deps = deps;
-    this.#client = new PeerClient({ tls: deps.tls, timeoutMs: CONNECTION_TIMEOUT_MS });
+    this.#client = new PeerClient({ tls: deps.tls, timeoutMs: deps.readTimeoutMs });
     this.handler = createPeerHandler({
       deps,
       services: () => this.#services,
@@ -82,7 +82,8 @@ export class HttpTransport implements Transport {
   }
 
   async #runHeartbeats(): Promise<void> {
-    for await (const _tick of this.#deps.clock.every(LINK_HEARTBEAT_INTERVAL_MS, this.#stopping.signal)) {
+    const { clock, readTimeoutMs } = this.#deps;
+    for await (const _tick of clock.every(readTimeoutMs / LINK_HEARTBEATS, this.#stopping.signal)) {
       for (const peer of this.#peers.values()) peer.heartbeat();
     }
   }

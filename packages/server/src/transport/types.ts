@@ -36,6 +36,10 @@ export interface TransportDeps {
   readonly tls?: PeerTls | undefined;
   /** Connecting takes at most this long: 1 s and the election time-out. */
   readonly dialTimeoutMs: number;
+  /** Peers from which nothing has come for so long are given up: `--raft-read-timeout`. Links are kept alive thrice in it. */
+  readonly readTimeoutMs: number;
+  /** Peers that have taken nothing for so long are given up: `--raft-write-timeout`. */
+  readonly writeTimeoutMs: number;
   /** Replaces raft's own MsgSnap by one of now, with the whole database. */
   openSnapshot(message: Message): Promise<OutgoingSnapshot>;
   /** Keeps the database that came with the snapshot at `index`: durable when it resolves with its size. */
