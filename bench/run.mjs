@@ -115,11 +115,11 @@ async function measure(name, row, kind, round) {
   fs.rmSync(dir, { recursive: true, force: true });
   if (fixture) fs.cpSync(fixture.dir, dir, { recursive: true });
   else fs.mkdirSync(dir, { recursive: true });
-  const env =
+  const profile =
     values.profile && kind.name === "ours"
-      ? { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${path.join(results, `${stamp}-${name}-${round}`)}` }
-      : {};
-  const cluster = new Cluster({ kind: { ...kind, env }, dir, size: row.members ?? 1, flags: kind.flags });
+      ? ["--cpu-prof", `--cpu-prof-dir=${path.join(results, `${stamp}-${name}-${round}`)}`]
+      : undefined;
+  const cluster = new Cluster({ kind, dir, size: row.members ?? 1, flags: kind.flags, nodeFlags: profile });
   const withServer = (job) =>
     generate({ ...within(job, fixture?.keys), endpoints: cluster.endpoints, pids: cluster.pids });
   try {

@@ -62,11 +62,13 @@ export function memoryOf(pids) {
 
 /** One or more members of one cluster, of one kind of server. */
 export class Cluster {
-  constructor({ kind, dir, size = 1, flags = [] }) {
+  /** `nodeFlags`: the program is a script, to be started by node with these. */
+  constructor({ kind, dir, size = 1, flags = [], nodeFlags }) {
     this.kind = kind;
     this.dir = dir;
     this.size = size;
     this.flags = flags;
+    this.nodeFlags = nodeFlags;
     this.members = [];
   }
 
@@ -93,9 +95,11 @@ export class Cluster {
       const url = `http://127.0.0.1:${client}`;
       const peerUrl = `http://127.0.0.1:${peer}`;
       const log = fs.openSync(path.join(this.dir, `member-${i}.log`), "a");
+      const program = path.join(this.kind.bin, "etcd");
       const child = spawn(
-        path.join(this.kind.bin, "etcd"),
+        this.nodeFlags ? process.execPath : program,
         [
+          ...(this.nodeFlags ? [...this.nodeFlags, program] : []),
           ...["--name", `m${i}`, "--data-dir", this.dataDir(i), "--log-level", "error"],
           ...["--listen-client-urls", url, "--advertise-client-urls", url],
           ...["--listen-peer-urls", peerUrl, "--initial-advertise-peer-urls", peerUrl],
@@ -103,7 +107,7 @@ export class Cluster {
           ...["--quota-backend-bytes", String(8 * 2 ** 30)],
           ...this.flags,
         ],
-        { stdio: ["ignore", log, log], env: { ...process.env, ...this.kind.env } },
+        { stdio: ["ignore", log, log] },
       );
       fs.closeSync(log);
       running.add(child);
@@ -114,14 +118,21 @@ export class Cluster {
   }
 
   async ready() {
-    await Promise.all(
+    const answer = Promise.all(
       this.endpoints.map((endpoint) =>
         generate({ kind: "firstRead", endpoints: [endpoint], mustFind: false, limitMs: START_LIMIT_MS }),
       ),
     );
-    for (const { child } of this.members) {
-      if (child.exitCode !== null || child.signalCode !== null) throw new Error(`${this.kind.name} ended early`);
-    }
+    const early = this.members.map((member, i) =>
+      member.ended.then(() => {
+        const log = fs.readFileSync(path.join(this.dir, `member-${i}.log`), "utf8").slice(-2000);
+        throw new Error(`${this.kind.name}: member ${i} ended early: ${log}`);
+      }),
+    );
+    const all = Promise.race([answer, ...early]);
+    // A member that ends later does so because it is told to.
+    for (const promise of [answer, ...early]) promise.catch(() => {});
+    await all;
   }
 
   async start() {

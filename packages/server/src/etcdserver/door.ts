@@ -162,7 +162,8 @@ export interface EtcdServer {
   linearizableReadNotify(ctx: RequestContext): Promise<void>;
 
   range(request: RangeRequest, ctx: RequestContext): Promise<RangeResponse>;
-  rangeEncoded(request: RangeRequest, ctx: RequestContext): Promise<EncodedRange>;
+  /** At once where nothing has to be waited for: then what it refuses is thrown, not rejected. */
+  rangeEncoded(request: RangeRequest, ctx: RequestContext): EncodedRange | Promise<EncodedRange>;
   put(request: PutRequest, ctx: RequestContext): Promise<PutResponse>;
   deleteRange(request: DeleteRangeRequest, ctx: RequestContext): Promise<DeleteRangeResponse>;
   txn(request: TxnRequest, ctx: RequestContext): Promise<TxnResponse>;

@@ -880,8 +880,18 @@ export class Server implements EtcdServer, TransportSink {
     return response;
   }
 
-  async rangeEncoded(request: RangeRequest, ctx: RequestContext): Promise<EncodedRange> {
-    const caller = await this.#beforeRange(request, ctx);
+  rangeEncoded(request: RangeRequest, ctx: RequestContext): EncodedRange | Promise<EncodedRange> {
+    if (request.serializable) return this.#rangeEncodedNow(request, ctx);
+    return this.#readIndex.wait().then(() => this.#rangeEncodedNow(request, ctx));
+  }
+
+  #rangeEncodedNow(request: RangeRequest, ctx: RequestContext): EncodedRange | Promise<EncodedRange> {
+    const caller = this.#caller(ctx);
+    if (caller instanceof Promise) return caller.then((found) => this.#rangeEncodedFor(found, request));
+    return this.#rangeEncodedFor(caller, request);
+  }
+
+  #rangeEncodedFor(caller: Caller | undefined, request: RangeRequest): EncodedRange {
     this.#checkRange(caller, request);
     const start = this.#clock.monotonicMs();
     const { pieces, count, more } = this.#store.rangeEncoded(request);

@@ -12,12 +12,14 @@ import {
   type BackendReader,
   decodeLiveRow,
   encodeKeyValue,
+  inlineOfLiveRow,
   type LiveRow,
+  liveKey,
   readKeyValue,
   REVISION_BYTES,
   writeRevisionKey,
 } from "../storage/index.ts";
-import { findAt, readLive, walkAt, walkLive } from "./key-index.ts";
+import { findAt, walkAt, walkLive } from "./key-index.ts";
 import { type KeyRange, keyRange } from "./key-range.ts";
 import type { KeyValueSink } from "./range-body.ts";
 
@@ -103,10 +105,15 @@ function rangeOne(
   sink: KeyValueSink,
 ): RangeResult {
   if (atRevision === undefined) {
-    const row = readLive(view.reader, key);
+    const row = view.reader.peek("live", liveKey(key));
     if (!row) return { more: false, count: 0 };
-    if (request.keysOnly) sink.add(withoutValue({ userKey: key, ...row }));
-    else sink.add(loadLive(view.reader, row, sink.keepsBytes));
+    const inline = request.keysOnly ? undefined : inlineOfLiveRow(row);
+    if (inline) sink.add(sink.keepsBytes ? copyBytes(inline) : inline);
+    else {
+      const decoded = decodeLiveRow(row);
+      if (request.keysOnly) sink.add(withoutValue({ userKey: key, ...decoded }));
+      else sink.add(loadLive(view.reader, decoded, sink.keepsBytes));
+    }
     return { more: false, count: 1 };
   }
   const revision = findAt(view.reader, key, atRevision);

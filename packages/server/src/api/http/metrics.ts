@@ -6,7 +6,7 @@ import { codeName } from "@etcd-ts/client/wire";
 import type { Metric } from "prom-client";
 import type { EtcdServer } from "../../etcdserver/index.ts";
 import { hexId } from "../../lib/bytes.ts";
-import { counter, type Family, gauge, LabelledHistograms, LabelledValues } from "../../lib/metrics.ts";
+import { counter, type Family, gauge, LabelledHistograms } from "../../lib/metrics.ts";
 import { ETCD_VERSION } from "../../lib/version.ts";
 import type { CallContext, CallHooks, MethodDescriptor, ServiceRegistration } from "../../rpc/index.ts";
 
@@ -58,8 +58,8 @@ export class ServerMetrics {
   readonly #handling = new LabelledHistograms(HANDLING_BOUNDS);
   readonly #isExtensive: boolean;
   readonly #nowMs: () => number;
-  readonly #clientRequests = new LabelledValues();
-  readonly #clientVersions = new Set<string>();
+  /** By the version that clients say they have. */
+  readonly #clientRequests = new Map<string, { unary: number; stream: number }>();
   readonly #checks = new Map<string, CheckCounts>();
   readonly #others: (() => readonly Family[])[] = [];
   #receivedBytes = 0;
@@ -97,13 +97,15 @@ export class ServerMetrics {
 
   /** Counts a call that a client made, by the version that the client says it has. */
   clientRequest(call: CallContext): void {
-    const type = call.kind === "unary" ? "unary" : "stream";
     const version = call.metadata.get("client-api-version") ?? "unknown";
-    if (!this.#clientVersions.has(version)) {
-      if (this.#clientVersions.size >= CLIENT_VERSIONS_MAX) return;
-      this.#clientVersions.add(version);
+    let counts = this.#clientRequests.get(version);
+    if (!counts) {
+      if (this.#clientRequests.size >= CLIENT_VERSIONS_MAX) return;
+      counts = { unary: 0, stream: 0 };
+      this.#clientRequests.set(version, counts);
     }
-    this.#clientRequests.add({ type, client_api_version: version });
+    if (call.kind === "unary") counts.unary++;
+    else counts.stream++;
   }
 
   readonly hooks: Required<Pick<CallHooks, "started" | "received" | "sent" | "ended">> = {
@@ -201,11 +203,16 @@ export class ServerMetrics {
         "The total number of bytes sent to grpc clients.",
         this.#sentBytes,
       ),
-      this.#clientRequests.family(
-        "counter",
-        "etcd_server_client_requests_total",
-        "The total number of client requests per client version.",
-      ),
+      {
+        name: "etcd_server_client_requests_total",
+        help: "The total number of client requests per client version.",
+        type: "counter",
+        samples: [...this.#clientRequests].flatMap(([client_api_version, counts]) =>
+          (["unary", "stream"] as const)
+            .filter((type) => counts[type] > 0)
+            .map((type) => ({ labels: { type, client_api_version }, value: counts[type] })),
+        ),
+      },
     ];
     if (this.#isExtensive) {
       families.push(

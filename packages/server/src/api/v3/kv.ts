@@ -1,18 +1,21 @@
 /** KV: checks the form of a request, then leaves it to the server. */
 import { EtcdError, KV } from "@etcd-ts/client/wire";
+import type { EncodedRange } from "../../etcdserver/index.ts";
 import { checkDeleteRangeRequest, checkPutRequest, checkRangeRequest, checkTxnRequest } from "../../mvcc/index.ts";
 import { EncodedMessage, type ServiceRegistration, serve } from "../../rpc/index.ts";
 import { type ApiDeps, callerOf } from "./context.ts";
 import { streamRange } from "./range-stream.ts";
 
+const encodedMessage = ({ pieces }: EncodedRange): EncodedMessage => new EncodedMessage(pieces);
+
 export function kvService({ server, limits }: ApiDeps): ServiceRegistration {
   return serve(KV, {
-    async range(request, call) {
+    range(request, call) {
       checkRangeRequest(request);
       if (!request.serializable && server.raftView().isLearner) throw new EtcdError("NotSupportedForLearner");
       // Stored pairs go out as they are stored, without being decoded.
-      const { pieces } = await server.rangeEncoded(request, callerOf(call));
-      return new EncodedMessage(pieces);
+      const answer = server.rangeEncoded(request, callerOf(call));
+      return answer instanceof Promise ? answer.then(encodedMessage) : encodedMessage(answer);
     },
     put(request, call) {
       checkPutRequest(request);

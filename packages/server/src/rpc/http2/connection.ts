@@ -36,6 +36,7 @@ import {
   AnswerEncoder,
   DEFAULT_TABLE_BYTES,
   encodeStateless,
+  type HeaderBlock,
   type HeaderList,
   HpackDecoder,
   HpackError,
@@ -81,9 +82,12 @@ export interface ConnectionOptions {
   readonly pingIntervalMs: number;
   readonly pingTimeoutMs: number;
   /** A request has come; `isEnd`: without a body. Gives who listens to the stream. */
-  readonly onRequest: (stream: ServerStream, headers: HeaderList, isEnd: boolean) => StreamEvents | undefined;
+  readonly onRequest: (stream: ServerStream, headers: HeaderBlock, isEnd: boolean) => StreamEvents | undefined;
   readonly onClose: (connection: ServerConnection) => void;
 }
+
+/** A flag and a length: what gRPC puts before each message. */
+const MESSAGE_PREFIX_BYTES = 5;
 
 /** A broken rule that ends the connection. */
 class ConnectionError extends Error {
@@ -127,6 +131,9 @@ class Budget {
   }
 }
 
+/** Shared by all streams with nothing queued; never written to. */
+const NO_PIECES: Uint8Array[] = [];
+
 /** One request and its answer. Methods after the stream is gone do nothing. */
 export class ServerStream {
   readonly id: number;
@@ -145,7 +152,7 @@ export class ServerStream {
   /** Bytes counted in the connection's receive buffer for this stream. */
   held = 0;
   /** Pieces that wait for window, a turn or the socket. */
-  queue: Uint8Array[] = [];
+  queue: Uint8Array[] = NO_PIECES;
   queuedBytes = 0;
   /** Trailers to follow the queue. */
   trailers: Buffer | undefined;
@@ -171,6 +178,12 @@ export class ServerStream {
   write(pieces: readonly Uint8Array[]): boolean {
     if (this.isGone || this.isLocalEnded) return true;
     return this.connection.sendData(this, pieces);
+  }
+
+  /** The same for a message of gRPC: its five bytes of framing and its pieces, `byteLength` together. */
+  writeMessage(pieces: readonly Uint8Array[], byteLength: number): boolean {
+    if (this.isGone || this.isLocalEnded) return true;
+    return this.connection.sendMessage(this, pieces, byteLength);
   }
 
   /** Ends the answer without an error. */
@@ -454,7 +467,7 @@ export class ServerConnection {
 
   #headerBlock(streamId: number, block: Buffer, isEnd: boolean): void {
     // Decoded in any case: the table belongs to the connection.
-    const headers = this.#decoder.decode(block);
+    const headers = this.#decoder.read(block);
     const known = this.#streams.get(streamId);
     if (known) {
       // Trailers of the request: gRPC clients send none, and nothing in them could matter.
@@ -628,25 +641,45 @@ export class ServerConnection {
     this.#flushSoon();
   }
 
+  /** Begins a frame of all `bytes`, if that may be: the usual case. */
+  #mayFrame(stream: ServerStream, bytes: number): boolean {
+    if (
+      stream.queuedBytes > 0 ||
+      this.#isSocketFull ||
+      bytes > this.#peerFrameBytes ||
+      bytes > stream.sendWindow ||
+      bytes > this.#sendWindow
+    ) {
+      return false;
+    }
+    this.#hasSentSincePing = true;
+    this.#writer.header(FrameType.Data, 0, stream.id, bytes);
+    stream.sendWindow -= bytes;
+    this.#sendWindow -= bytes;
+    this.#flushSoon();
+    return true;
+  }
+
+  sendMessage(stream: ServerStream, pieces: readonly Uint8Array[], byteLength: number): boolean {
+    if (this.#mayFrame(stream, MESSAGE_PREFIX_BYTES + byteLength)) {
+      this.#writer.uint8(0);
+      this.#writer.uint32(byteLength);
+      for (const piece of pieces) this.#writer.bytes(piece);
+      return true;
+    }
+    const prefix = Buffer.alloc(MESSAGE_PREFIX_BYTES);
+    prefix.writeUInt32BE(byteLength, 1);
+    return this.sendData(stream, [prefix, ...pieces]);
+  }
+
   sendData(stream: ServerStream, pieces: readonly Uint8Array[]): boolean {
     let bytes = 0;
     for (const piece of pieces) bytes += piece.length;
-    if (
-      stream.queuedBytes === 0 &&
-      !this.#isSocketFull &&
-      bytes <= this.#peerFrameBytes &&
-      bytes <= stream.sendWindow &&
-      bytes <= this.#sendWindow
-    ) {
-      // The usual case: one frame, now.
-      this.#hasSentSincePing = true;
-      this.#writer.header(FrameType.Data, 0, stream.id, bytes);
+    if (this.#mayFrame(stream, bytes)) {
       for (const piece of pieces) this.#writer.bytes(piece);
-      stream.sendWindow -= bytes;
-      this.#sendWindow -= bytes;
-      this.#flushSoon();
       return true;
     }
+    if (stream.queue === NO_PIECES) stream.queue = [];
     for (const piece of pieces) if (piece.length > 0) stream.queue.push(piece);
     stream.queuedBytes += bytes;
     this.#wait(stream);
@@ -705,7 +738,7 @@ export class ServerConnection {
 
   #drop(stream: ServerStream): void {
     stream.isGone = true;
-    stream.queue = [];
+    stream.queue = NO_PIECES;
     stream.queuedBytes = 0;
     stream.trailers = undefined;
     this.#heldBytes -= stream.held;

@@ -83,7 +83,23 @@ const STATIC_COUNT = STATIC.length;
 const ENTRY_OVERHEAD_BYTES = 32;
 export const DEFAULT_TABLE_BYTES = 4096;
 
+/**
+ * A decoded block. One that is made of references to the tables alone means the same until the table changes, so it is
+ * decoded once and shared by all requests that send it.
+ */
+export interface HeaderBlock {
+  readonly fields: HeaderList;
+  /** What the room above made of the fields: kept as long as the block is. */
+  memo: unknown;
+}
+
+/** Longer blocks are not remembered, ... */
+const REMEMBERED_BYTES_MAX = 64;
+/** ... nor more than this many; honest clients have a few. */
+const REMEMBERED_MAX = 64;
+
 export class HpackDecoder {
+  readonly #remembered = new Map<string, HeaderBlock>();
   readonly #tableBytesMax: number;
   readonly #listBytesMax: number;
   /** Newest last. Entries before #first are evicted and wait to be cut off. */
@@ -100,6 +116,23 @@ export class HpackDecoder {
     this.#tableBytesMax = tableBytesMax;
     this.#tableLimit = tableBytesMax;
     this.#listBytesMax = listBytesMax;
+  }
+
+  /** As {@link decode}, remembering. */
+  read(block: Buffer): HeaderBlock | undefined {
+    if (block.length > REMEMBERED_BYTES_MAX) return this.#new(block);
+    const name = block.toString("latin1", 0, block.length);
+    const known = this.#remembered.get(name);
+    if (known) return known;
+    const isReferences = areReferences(block);
+    const decoded = this.#new(block);
+    if (isReferences && decoded && this.#remembered.size < REMEMBERED_MAX) this.#remembered.set(name, decoded);
+    return decoded;
+  }
+
+  #new(block: Buffer): HeaderBlock | undefined {
+    const fields = this.decode(block);
+    return fields && { fields, memo: undefined };
   }
 
   /**
@@ -136,6 +169,7 @@ export class HpackDecoder {
         const size = this.#integer(5);
         if (size > this.#tableBytesMax) throw new HpackError("a table larger than allowed");
         this.#tableLimit = size;
+        this.#remembered.clear();
         this.#evict(0);
         continue;
       } else {
@@ -191,6 +225,7 @@ export class HpackDecoder {
   }
 
   #add(name: string, value: string): void {
+    this.#remembered.clear();
     const bytes = name.length + value.length + ENTRY_OVERHEAD_BYTES;
     this.#evict(bytes);
     if (bytes > this.#tableLimit) return;
@@ -213,6 +248,15 @@ export class HpackDecoder {
       this.#first = 0;
     }
   }
+}
+
+/** Whether a block is made of indexed fields alone, each in one byte: it cannot change a table. */
+function areReferences(block: Buffer): boolean {
+  for (let i = 0; i < block.length; i++) {
+    const byte = block[i] as number;
+    if (byte < 0x80 || byte === 0xff) return false;
+  }
+  return true;
 }
 
 function appendInteger(out: number[], firstByte: number, prefixBits: number, value: number): void {

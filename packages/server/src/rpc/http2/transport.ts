@@ -25,7 +25,7 @@ import type { RpcServer, RpcServerOptions } from "../server.ts";
 import { canceledError, deadlineError, malformedMessage, StatusError, statusOf, tooLargeMessage } from "../status.ts";
 import { ServerConnection, type ServerStream, type StreamEvents } from "./connection.ts";
 import { ErrorCode } from "./frames.ts";
-import type { HeaderList } from "./hpack.ts";
+import type { HeaderBlock, HeaderList } from "./hpack.ts";
 
 /** Compressed flag and length before each message. */
 const PREFIX_BYTES = 5;
@@ -78,53 +78,61 @@ function percentEncoded(text: string): string {
   return encoded;
 }
 
+/** What a request's headers come to: made once for all requests that send the same block. */
+interface RequestHead {
+  readonly route: Route;
+  readonly metadata: CallMetadata;
+  readonly encoding: string | undefined;
+  readonly timeoutMs: number | undefined;
+}
+
+/** A call whose answer is under way wants nothing more to happen. Its stack says nothing, so it is made once. */
+const CANCELED = canceledError();
+
+const NO_PARTS: Buffer[] = [];
+
 /** One call: what handlers see of it, and what its stream tells. */
 class NativeCall implements CallContext, StreamEvents {
   readonly path: string;
   readonly kind: MethodKind;
   readonly peer: PeerInfo;
+  readonly metadata: CallMetadata;
   readonly deadlineMs: number | undefined;
   /** Set once the call is over for the caller. */
   over: StatusError | undefined;
-  readonly #headers: HeaderList;
+  readonly #head: RequestHead;
   readonly #route: Route;
   readonly #server: NativeServer;
   readonly #stream: ServerStream;
-  readonly #encoding: string | undefined;
-  #metadata: CallMetadata | undefined;
   #abort: AbortController | undefined;
   #timer: Timer | undefined;
   #isAdmitted = false;
   #hasEndedHooks = false;
 
   /** The message that is being put together: pieces, their bytes, and how many are needed (0: the prefix is not whole). */
-  #parts: Buffer[] = [];
+  #parts: Buffer[] = NO_PARTS;
   #partBytes = 0;
   #needed = 0;
   #hasMessage = false;
 
   /** Requests of a stream that wait for its handler. */
-  readonly #unread: { readonly bytes: Buffer; readonly owedBytes: number }[] = [];
+  readonly #unread: { readonly bytes: Buffer; readonly owedBytes: number }[] | undefined;
   #isRequestEnded = false;
   #reader: Deferred<void> | undefined;
   #drain: Deferred<void> | undefined;
 
-  constructor(server: NativeServer, route: Route, stream: ServerStream, headers: HeaderList, call: CallHeaders) {
+  constructor(server: NativeServer, stream: ServerStream, head: RequestHead, peer: PeerInfo) {
+    const { route, metadata, timeoutMs } = head;
     this.#server = server;
+    this.#head = head;
     this.#route = route;
     this.#stream = stream;
-    this.#headers = headers;
     this.path = route.method.path;
     this.kind = route.method.kind;
-    this.peer = server.peerOf(stream);
-    this.#encoding = call.encoding;
-    const { clock } = server.options;
-    this.deadlineMs = call.timeoutMs === undefined ? undefined : clock.monotonicMs() + call.timeoutMs;
-  }
-
-  get metadata(): CallMetadata {
-    this.#metadata ??= new HeaderMetadata(this.#headers);
-    return this.#metadata;
+    this.peer = peer;
+    this.metadata = metadata;
+    this.#unread = this.kind === "unary" ? undefined : [];
+    this.deadlineMs = timeoutMs === undefined ? undefined : server.options.clock.monotonicMs() + timeoutMs;
   }
 
   get signal(): AbortSignal {
@@ -171,6 +179,7 @@ class NativeCall implements CallContext, StreamEvents {
         this.#needed > 0 ? Math.min(rest.length, this.#needed - this.#partBytes) : PREFIX_BYTES - this.#partBytes;
       const part = Buffer.from(rest.subarray(0, take));
       rest = rest.subarray(part.length);
+      if (this.#parts === NO_PARTS) this.#parts = [];
       this.#parts.push(part);
       this.#partBytes += part.length;
       this.#stream.giveWindow(part.length);
@@ -186,7 +195,7 @@ class NativeCall implements CallContext, StreamEvents {
       if (this.#partBytes === this.#needed) {
         const whole = this.#parts.length === 1 ? (this.#parts[0] as Buffer) : Buffer.concat(this.#parts);
         this.#stream.hold(-this.#partBytes);
-        this.#parts = [];
+        this.#parts = NO_PARTS;
         this.#partBytes = 0;
         this.#needed = 0;
         this.#message(whole[0] as number, whole.subarray(PREFIX_BYTES), 0);
@@ -203,7 +212,7 @@ class NativeCall implements CallContext, StreamEvents {
   }
 
   onGone(): void {
-    this.#end(canceledError());
+    this.#end(CANCELED);
     this.#hooksEnded(this.over);
   }
 
@@ -242,17 +251,18 @@ class NativeCall implements CallContext, StreamEvents {
     // The window comes back when the handler reads, so a client that is ahead of it waits.
     if (!this.#stream.hold(bytes.length + PREFIX_BYTES)) return;
     const isView = owedBytes > 0 && bytes === payload;
-    this.#unread.push({ bytes: isView ? Buffer.from(bytes) : bytes, owedBytes });
+    this.#unread?.push({ bytes: isView ? Buffer.from(bytes) : bytes, owedBytes });
     this.#reader?.resolve();
   }
 
   #unpacked(flag: number, payload: Buffer): Buffer {
     if (flag !== 1) throw new StatusError(Code.Internal, `grpc: received unexpected payload format ${flag}`);
-    if (this.#encoding === undefined || this.#encoding === "identity") {
+    const { encoding } = this.#head;
+    if (encoding === undefined || encoding === "identity") {
       throw new StatusError(Code.Internal, "grpc: compressed flag set with identity or empty encoding");
     }
-    if (this.#encoding !== "gzip") {
-      const text = `grpc: Decompressor is not installed for grpc-encoding ${JSON.stringify(this.#encoding)}`;
+    if (encoding !== "gzip") {
+      const text = `grpc: Decompressor is not installed for grpc-encoding ${JSON.stringify(encoding)}`;
       throw new StatusError(Code.Unimplemented, text);
     }
     const { requestBytesMax } = this.#server.options.limits;
@@ -304,9 +314,9 @@ class NativeCall implements CallContext, StreamEvents {
       this.#hooksEnded(this.over);
       return;
     }
-    let pieces: readonly Uint8Array[];
+    let encoded: EncodedMessage;
     try {
-      pieces = this.#framed(message);
+      encoded = this.#encoded(message);
     } catch (error) {
       this.#fail(error);
       return;
@@ -315,21 +325,18 @@ class NativeCall implements CallContext, StreamEvents {
     this.#hooksEnded(undefined);
     const stream = this.#stream;
     stream.sendHeaders();
-    stream.write(pieces);
+    stream.writeMessage(encoded.pieces, encoded.byteLength);
     stream.finishOk();
-    this.#end(canceledError());
+    this.#end(CANCELED);
   }
 
-  #framed(message: unknown): Uint8Array[] {
-    const pieces =
-      message instanceof EncodedMessage ? message.pieces : [this.#route.method.response.encode(message as never)];
-    let byteLength = 0;
-    for (const piece of pieces) byteLength += piece.length;
-    const prefix = Buffer.allocUnsafe(PREFIX_BYTES);
-    prefix[0] = 0;
-    prefix.writeUInt32BE(byteLength, 1);
-    this.#server.options.hooks?.sent?.(this, byteLength);
-    return [prefix, ...pieces];
+  #encoded(message: unknown): EncodedMessage {
+    const encoded =
+      message instanceof EncodedMessage
+        ? message
+        : new EncodedMessage([this.#route.method.response.encode(message as never)]);
+    this.#server.options.hooks?.sent?.(this, encoded.byteLength);
+    return encoded;
   }
 
   async #runStream(): Promise<void> {
@@ -344,7 +351,7 @@ class NativeCall implements CallContext, StreamEvents {
       this.#timer?.cancel();
       this.#hooksEnded(undefined);
       this.#stream.finishOk();
-      this.#end(canceledError());
+      this.#end(CANCELED);
     } catch (error) {
       this.#fail(error);
     }
@@ -352,7 +359,7 @@ class NativeCall implements CallContext, StreamEvents {
 
   async *#requests(): AsyncGenerator<unknown> {
     for (;;) {
-      const message = this.#unread.shift();
+      const message = this.#unread?.shift();
       if (message) {
         this.#stream.hold(-(message.bytes.length + PREFIX_BYTES));
         this.#stream.giveWindow(message.owedBytes);
@@ -374,7 +381,8 @@ class NativeCall implements CallContext, StreamEvents {
       write: (message) => {
         if (this.over) throw this.over;
         stream.sendHeaders();
-        mayGoOn = stream.write(this.#framed(message));
+        const { pieces, byteLength } = this.#encoded(message);
+        mayGoOn = stream.writeMessage(pieces, byteLength);
         return mayGoOn;
       },
       drained: () => {
@@ -426,8 +434,8 @@ class NativeCall implements CallContext, StreamEvents {
     if (this.over) return;
     this.over = reason;
     this.#timer?.cancel();
-    this.#parts = [];
-    this.#unread.length = 0;
+    this.#parts = NO_PARTS;
+    if (this.#unread) this.#unread.length = 0;
     this.#abort?.abort(reason);
     this.#reader?.resolve();
     if (this.#drain) {
@@ -436,12 +444,6 @@ class NativeCall implements CallContext, StreamEvents {
       this.#drain.reject(reason);
     }
   }
-}
-
-/** What the transport itself reads of a request's headers. */
-interface CallHeaders {
-  readonly timeoutMs: number | undefined;
-  readonly encoding: string | undefined;
 }
 
 class NativeServer implements RpcServer {
@@ -463,10 +465,6 @@ class NativeServer implements RpcServer {
     }
   }
 
-  peerOf(stream: ServerStream): PeerInfo {
-    return this.#connections.get(stream.connection) as PeerInfo;
-  }
-
   accept(socket: Duplex, peer: PeerInfo): void {
     if (this.#isStopping) {
       socket.destroy();
@@ -479,7 +477,7 @@ class NativeServer implements RpcServer {
       pingMinTimeMs: keepAlive.minTimeMs,
       pingIntervalMs: keepAlive.timeoutMs > 0 ? keepAlive.intervalMs : 0,
       pingTimeoutMs: keepAlive.timeoutMs,
-      onRequest: (stream, headers) => this.#request(stream, headers),
+      onRequest: (stream, headers) => this.#request(stream, headers, peer),
       onClose: (closed) => {
         this.#connections.delete(closed);
         if (this.#connections.size === 0) this.#stopped?.resolve();
@@ -488,7 +486,18 @@ class NativeServer implements RpcServer {
     this.#connections.set(connection, peer);
   }
 
-  #request(stream: ServerStream, headers: HeaderList): StreamEvents | undefined {
+  #request(stream: ServerStream, block: HeaderBlock, peer: PeerInfo): StreamEvents | undefined {
+    const head = (block.memo as RequestHead | undefined) ?? this.#head(stream, block.fields);
+    if (!head) return undefined;
+    block.memo = head;
+    const call = new NativeCall(this, stream, head, peer);
+    stream.events = call;
+    call.begin();
+    return call;
+  }
+
+  /** Undefined when the request has been refused. */
+  #head(stream: ServerStream, headers: HeaderList): RequestHead | undefined {
     let method = "";
     let path = "";
     let contentType: string | undefined;
@@ -540,10 +549,7 @@ class NativeServer implements RpcServer {
       this.#refuse(stream, Code.Unimplemented, this.#unknown(path));
       return undefined;
     }
-    const call = new NativeCall(this, route, stream, headers, { timeoutMs, encoding });
-    stream.events = call;
-    call.begin();
-    return call;
+    return { route, metadata: new HeaderMetadata(headers), encoding, timeoutMs };
   }
 
   #refuse(stream: ServerStream, code: number, text: string): void {

@@ -122,6 +122,14 @@ export function encodeInlineLiveRow(sub: number, keyValue: Uint8Array): Buffer {
   return into;
 }
 
+/** The stored KeyValue of a row that keeps it, a view of the row, without a look at its numbers. */
+export function inlineOfLiveRow(row: Uint8Array): Uint8Array | undefined {
+  if (((row[0] as number) & FLAG_INLINE) === 0) return undefined;
+  let at = 1;
+  while ((row[at] as number) >= 0x80) at++;
+  return row.subarray(at + 1);
+}
+
 export function decodeLiveRow(value: Uint8Array): LiveRow {
   const flags = value[0] as number;
   const cursor = new VarintCursor(value, 1);

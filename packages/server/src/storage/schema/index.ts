@@ -18,6 +18,7 @@ export {
 export {
   appendPastRevision,
   decodeLiveRow,
+  inlineOfLiveRow,
   decodePastRow,
   encodeInlineLiveRow,
   encodeLiveRow,
