@@ -60,7 +60,7 @@ async function start(
   return member;
 }
 
-const put = (server: Server, key: string, value: string, lease = 0n) =>
+const put = async (server: Server, key: string, value: string, lease = 0n) =>
   server.put(PutRequest.create({ key: utf8Bytes(key), value: utf8Bytes(value), lease }), {});
 
 async function get(server: Server, key: string, init: Partial<RangeRequest> = {}): Promise<string | undefined> {
@@ -70,7 +70,7 @@ async function get(server: Server, key: string, init: Partial<RangeRequest> = {}
 }
 
 const kindOf = (error: unknown) => (error instanceof EtcdError ? error.kind : error);
-const refusal = (promise: Promise<unknown>) => promise.then(() => "ok", kindOf);
+const refusal = (answer: PromiseLike<unknown>) => answer.then(() => "ok", kindOf);
 
 /** A copy of the data dir as a crash would leave it: whatever was not written is not there. */
 function crashCopy(dataDir: string): string {

@@ -71,6 +71,9 @@ export class MemberMetrics {
   #leaderChanges = 0;
   readonly #applied = new LabelledHistograms(exponentialBounds(0.0001, 2, 20));
   readonly #leaseTtls = new Histogram(exponentialBounds(1, 2, 24));
+  /** Of {@link #applied}, by operation. */
+  readonly #succeeded = new Map<string, Histogram>();
+  readonly #failed = new Map<string, Histogram>();
   #leasesGranted = 0;
   #leasesRevoked = 0;
   #leasesRenewed = 0;
@@ -119,7 +122,13 @@ export class MemberMetrics {
       this.#failedReads++;
     },
     requestApplied: (operation, isOk, durationMs) => {
-      this.#applied.observe({ version: "v3", op: operation, success: String(isOk) }, seconds(durationMs));
+      const known = isOk ? this.#succeeded : this.#failed;
+      let histogram = known.get(operation);
+      if (!histogram) {
+        histogram = this.#applied.at({ version: "v3", op: operation, success: String(isOk) });
+        known.set(operation, histogram);
+      }
+      histogram.observe(seconds(durationMs));
     },
     leaseGranted: (ttlSeconds) => {
       this.#leasesGranted++;

@@ -79,6 +79,7 @@ import type {
   TxnRequest,
   TxnResponse,
 } from "@etcd-ts/client/wire";
+import type { Outcome } from "../lib/wait.ts";
 import type { WatchHub } from "../mvcc/index.ts";
 import type { Status as RaftStatus } from "../raft/index.ts";
 
@@ -103,6 +104,9 @@ export interface SnapshotStream {
   chunks(): AsyncIterable<Uint8Array>;
   close(): Promise<void>;
 }
+
+/** Of a request that raft decides. Refusals of some kinds are thrown at once. */
+export type Answer<T> = Promise<T> | Outcome<T>;
 
 export interface LocalMember {
   readonly id: bigint;
@@ -164,17 +168,17 @@ export interface EtcdServer {
   range(request: RangeRequest, ctx: RequestContext): Promise<RangeResponse>;
   /** At once where nothing has to be waited for: then what it refuses is thrown, not rejected. */
   rangeEncoded(request: RangeRequest, ctx: RequestContext): EncodedRange | Promise<EncodedRange>;
-  put(request: PutRequest, ctx: RequestContext): Promise<PutResponse>;
-  deleteRange(request: DeleteRangeRequest, ctx: RequestContext): Promise<DeleteRangeResponse>;
-  txn(request: TxnRequest, ctx: RequestContext): Promise<TxnResponse>;
+  put(request: PutRequest, ctx: RequestContext): Answer<PutResponse>;
+  deleteRange(request: DeleteRangeRequest, ctx: RequestContext): Answer<DeleteRangeResponse>;
+  txn(request: TxnRequest, ctx: RequestContext): Answer<TxnResponse>;
   compact(request: CompactionRequest, ctx: RequestContext): Promise<CompactionResponse>;
 
   readonly watch: WatchHub;
   /** Throws, or rejects, unless the caller may watch the range, written as in requests. */
   checkWatchPermission(key: Uint8Array, rangeEnd: Uint8Array, ctx: RequestContext): void | Promise<void>;
 
-  leaseGrant(request: LeaseGrantRequest, ctx: RequestContext): Promise<LeaseGrantResponse>;
-  leaseRevoke(request: LeaseRevokeRequest, ctx: RequestContext): Promise<LeaseRevokeResponse>;
+  leaseGrant(request: LeaseGrantRequest, ctx: RequestContext): Answer<LeaseGrantResponse>;
+  leaseRevoke(request: LeaseRevokeRequest, ctx: RequestContext): Answer<LeaseRevokeResponse>;
   /** One message of the keep-alive stream; an unknown lease answers TTL 0. */
   leaseKeepAlive(leaseId: bigint, ctx: RequestContext): Promise<LeaseKeepAliveResponse>;
   leaseTimeToLive(request: LeaseTimeToLiveRequest, ctx: RequestContext): Promise<LeaseTimeToLiveResponse>;

@@ -9,6 +9,7 @@ export { type BootstrapDeps, BootstrapError, type Bootstrapped, bootstrap } from
 export { checkInitially, type HistoryHash, type InitialCheckDeps, type PeerHash } from "./corruption.ts";
 export type {
   AlarmView,
+  Answer,
   EncodedRange,
   EtcdServer,
   LocalMember,

@@ -8,7 +8,8 @@
 
 const SUFFIX_BITS = 48n;
 const SUFFIX_MASK = (1n << SUFFIX_BITS) - 1n;
-const SUFFIX_END = 2 ** 48;
+/** Numbers begin again at 0 here. */
+export const SUFFIX_END = 2 ** 48;
 
 export class RequestIds {
   readonly #prefix: bigint;

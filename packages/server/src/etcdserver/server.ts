@@ -88,7 +88,7 @@ import { hexId } from "../lib/bytes.ts";
 import type { Clock } from "../lib/clock.ts";
 import { goDuration } from "../lib/go-format.ts";
 import type { Logger } from "../lib/log.ts";
-import { deferred, orAborted } from "../lib/wait.ts";
+import { deferred, type Later, orAborted } from "../lib/wait.ts";
 import type { Lessor } from "../lease/index.ts";
 import {
   allowedDowngradeVersion,
@@ -122,6 +122,7 @@ import {
 import { CorruptionChecker, runCorruptionChecks } from "./corruption.ts";
 import type {
   AlarmView,
+  Answer,
   EncodedRange,
   EtcdServer,
   LocalMember,
@@ -204,6 +205,8 @@ export interface ServerObserver {
 
 /** A body of InternalRaftRequest: exactly one of its fields. */
 type Body = Partial<Omit<InternalRaftRequest, "header" | "id">>;
+
+const asApplied = (applied: Applied): Applied => applied;
 
 const EMPTY_REQUEST: InternalRaftRequest = InternalRaftRequest.create();
 
@@ -390,7 +393,8 @@ export class Server implements EtcdServer, TransportSink {
             retention: this.#config.autoCompactionRetention,
             currentRevision: () => this.#store.currentRevision,
             isLeader: () => this.#loop.isLeader,
-            compact: (revision) => this.#submit({ compaction: { revision, physical: false } }, undefined),
+            compact: async (revision) =>
+              this.#submit({ compaction: { revision, physical: false } }, undefined, asApplied),
           },
           this.#stop.signal,
         ),
@@ -736,13 +740,29 @@ export class Server implements EtcdServer, TransportSink {
 
   async #propose(body: Body, ctx: RequestContext): Promise<Applied> {
     const caller = this.#auth.store.isEnabled ? await this.#auth.callerOf(ctx) : undefined;
-    return this.#submit(body, caller);
+    return this.#submit(body, caller, asApplied);
   }
 
-  /** Resolves when the request has been applied here; rejects with its error. */
-  #submit(body: Body, caller: Caller | undefined): Promise<Applied> {
+  /** Proposes for whoever calls; the answer has the header that goes with the applied request. */
+  #ask<T extends { header: ResponseHeader | undefined }>(body: Body, ctx: RequestContext): Answer<T> {
+    if (this.#auth.store.isEnabled) return this.#askAs<T>(body, this.#auth.callerOf(ctx));
+    return this.#submit<T>(body, undefined, this.#responseOf);
+  }
+
+  async #askAs<T extends { header: ResponseHeader | undefined }>(
+    body: Body,
+    caller: Caller | undefined | Promise<Caller | undefined>,
+  ): Promise<T> {
+    return this.#submit<T>(body, await caller, this.#responseOf);
+  }
+
+  /**
+   * Settles when the request has been applied here: with what `finish` makes of the result, or with its error. Throws what
+   * refuses it before it is proposed.
+   */
+  #submit<T>(body: Body, caller: Caller | undefined, finish: (applied: Applied) => T): Later<T> {
     const refusal = this.#refuseOverload();
-    if (refusal) return Promise.reject(refusal);
+    if (refusal) throw refusal;
     const suffix = this.#ids.next();
     const request: InternalRaftRequest = {
       ...EMPTY_REQUEST,
@@ -754,8 +774,8 @@ export class Server implements EtcdServer, TransportSink {
       },
     };
     const data = InternalRaftRequest.encode(request);
-    if (data.length > this.#config.maxRequestBytes) return Promise.reject(new EtcdError("RequestTooLarge"));
-    const applied = this.#pending.register(suffix, { data, request });
+    if (data.length > this.#config.maxRequestBytes) throw new EtcdError("RequestTooLarge");
+    const applied = this.#pending.register(suffix, { data, request }, finish);
     this.#deps.observer?.proposed?.();
     this.#loop.propose({ kind: "entry", suffix, data });
     return applied;
@@ -765,7 +785,7 @@ export class Server implements EtcdServer, TransportSink {
     // Not held against the lag of apply: after a restart, replaying the log is what a member publishes itself behind.
     if (this.#stopping) throw new EtcdError("Stopped");
     const suffix = this.#ids.next();
-    const applied = this.#pending.register(suffix);
+    const applied = this.#pending.register(suffix, undefined, asApplied);
     this.#loop.propose({
       kind: "entry",
       suffix,
@@ -837,10 +857,12 @@ export class Server implements EtcdServer, TransportSink {
     return activeSince !== undefined && activeSince <= sinceMs;
   }
 
-  /** The response of an applied request, with the header that goes with it. */
-  #respond<T>(applied: Applied): T {
-    return { ...(applied.response as object), header: this.#headerAt(applied.revision) } as T;
-  }
+  /** The response of an applied request, with the header that goes with it. Apply made it for this caller alone. */
+  readonly #responseOf = <T extends { header: ResponseHeader | undefined }>(applied: Applied): T => {
+    const response = applied.response as T;
+    response.header = this.#headerAt(applied.revision);
+    return response;
+  };
 
   /** Over the quota already: everyone is told through the alarm, and the caller at once. */
   async #refuseForSpace(): Promise<never> {
@@ -855,7 +877,7 @@ export class Server implements EtcdServer, TransportSink {
   /** Resolves when the alarm is up, or could not be raised; whoever saw the reason will see it again. */
   async #raiseAlarm(alarm: { readonly memberId: bigint; readonly alarm: number }): Promise<void> {
     try {
-      await this.#submit({ alarm: { ...alarm, action: AlarmAction.Activate } }, undefined);
+      await this.#submit({ alarm: { ...alarm, action: AlarmAction.Activate } }, undefined, asApplied);
     } catch (error) {
       if (!(error instanceof EtcdError)) throw error;
     }
@@ -940,19 +962,19 @@ export class Server implements EtcdServer, TransportSink {
     });
   }
 
-  async put(request: PutRequest, ctx: RequestContext): Promise<PutResponse> {
+  put(request: PutRequest, ctx: RequestContext): Answer<PutResponse> {
     if (!this.#quota.hasRoomFor(costOfPut(request))) return this.#refuseForSpace();
-    return this.#respond(await this.#propose({ put: request }, ctx));
+    return this.#ask({ put: request }, ctx);
   }
 
-  async deleteRange(request: DeleteRangeRequest, ctx: RequestContext): Promise<DeleteRangeResponse> {
-    return this.#respond(await this.#propose({ deleteRange: request }, ctx));
+  deleteRange(request: DeleteRangeRequest, ctx: RequestContext): Answer<DeleteRangeResponse> {
+    return this.#ask({ deleteRange: request }, ctx);
   }
 
-  async txn(request: TxnRequest, ctx: RequestContext): Promise<TxnResponse> {
+  txn(request: TxnRequest, ctx: RequestContext): Answer<TxnResponse> {
     if (isTxnReadOnly(request)) return this.#readTxn(request, ctx);
     if (!this.#quota.hasRoomFor(costOfTxn(request))) return this.#refuseForSpace();
-    return this.#respond(await this.#propose({ txn: request }, ctx));
+    return this.#ask({ txn: request }, ctx);
   }
 
   async #readTxn(request: TxnRequest, ctx: RequestContext): Promise<TxnResponse> {
@@ -988,14 +1010,20 @@ export class Server implements EtcdServer, TransportSink {
 
   // Leases.
 
-  async leaseGrant(request: LeaseGrantRequest, ctx: RequestContext): Promise<LeaseGrantResponse> {
+  leaseGrant(request: LeaseGrantRequest, ctx: RequestContext): Answer<LeaseGrantResponse> {
     if (!this.#quota.hasRoomFor(costOfLeaseGrant(request))) return this.#refuseForSpace();
     const leaseGrant = request.id === 0n ? { ...request, id: this.#ids.leaseId() } : request;
-    return this.#respond(await this.#submit({ leaseGrant }, await this.#requireUser(ctx)));
+    return this.#askAsUser({ leaseGrant }, ctx);
   }
 
-  async leaseRevoke(request: LeaseRevokeRequest, ctx: RequestContext): Promise<LeaseRevokeResponse> {
-    return this.#respond(await this.#submit({ leaseRevoke: request }, await this.#requireUser(ctx)));
+  leaseRevoke(request: LeaseRevokeRequest, ctx: RequestContext): Answer<LeaseRevokeResponse> {
+    return this.#askAsUser({ leaseRevoke: request }, ctx);
+  }
+
+  /** As {@link #ask}, for what every named user may ask for. */
+  #askAsUser<T extends { header: ResponseHeader | undefined }>(body: Body, ctx: RequestContext): Answer<T> {
+    if (this.#auth.store.isEnabled) return this.#askAs<T>(body, this.#requireUser(ctx));
+    return this.#submit<T>(body, undefined, this.#responseOf);
   }
 
   async leaseKeepAlive(leaseId: bigint, ctx: RequestContext): Promise<LeaseKeepAliveResponse> {
@@ -1027,7 +1055,7 @@ export class Server implements EtcdServer, TransportSink {
         await orAborted(outcome.settled, ctx.signal);
       } else {
         const checkpoints = [{ id: leaseId, remainingTtl: 0 }];
-        await this.#submit({ leaseCheckpoint: { checkpoints } }, undefined);
+        await this.#submit({ leaseCheckpoint: { checkpoints } }, undefined, asApplied);
       }
     }
   }
@@ -1158,9 +1186,11 @@ export class Server implements EtcdServer, TransportSink {
         const leaseCheckpoint = {
           checkpoints: checkpoints.map(({ id, remainingTtlSeconds }) => ({ id, remainingTtl: remainingTtlSeconds })),
         };
-        await this.#submit({ leaseCheckpoint }, undefined).catch((error) =>
-          this.#logger.warn("failed to checkpoint leases", { error }),
-        );
+        try {
+          await this.#submit({ leaseCheckpoint }, undefined, asApplied);
+        } catch (error) {
+          this.#logger.warn("failed to checkpoint leases", { error });
+        }
       }
     }
   }
@@ -1168,7 +1198,7 @@ export class Server implements EtcdServer, TransportSink {
   async #revokeExpired(id: bigint): Promise<void> {
     this.#deps.observer?.leaseExpired?.();
     try {
-      await this.#submit({ leaseRevoke: { id } }, this.#auth.root());
+      await this.#submit({ leaseRevoke: { id } }, this.#auth.root(), asApplied);
     } catch (error) {
       if (this.#stop.signal.aborted) return;
       if (error instanceof EtcdError && error.kind === "LeaseNotFound") return;
@@ -1342,7 +1372,7 @@ export class Server implements EtcdServer, TransportSink {
     if (request.action > AlarmAction.Deactivate || request.alarm > AlarmType.Corrupt) {
       return { header: this.header(), alarms: [] };
     }
-    return this.#respond(await this.#propose({ alarm: request }, ctx));
+    return this.#responseOf<AlarmResponse>(await this.#propose({ alarm: request }, ctx));
   }
 
   async status(ctx: RequestContext): Promise<StatusResponse> {
@@ -1524,7 +1554,7 @@ export class Server implements EtcdServer, TransportSink {
       if (!isDone || !this.#loop.isLeader) continue;
       this.#logger.info("the cluster has been downgraded", { "cluster-version": targetVersion });
       try {
-        await this.#submit({ downgradeInfoSet: { enabled: false, ver: "" } }, undefined);
+        await this.#submit({ downgradeInfoSet: { enabled: false, ver: "" } }, undefined, asApplied);
       } catch (error) {
         this.#logger.warn("failed to cancel downgrade", { error });
       }
@@ -1583,8 +1613,8 @@ export class Server implements EtcdServer, TransportSink {
 
   // Auth: every request but the queries of one's own goes through raft.
 
-  async #proposeAuth<T>(body: Body, ctx: RequestContext): Promise<T> {
-    return this.#respond<T>(await this.#propose(body, ctx));
+  async #proposeAuth<T extends { header: ResponseHeader | undefined }>(body: Body, ctx: RequestContext): Promise<T> {
+    return this.#responseOf<T>(await this.#propose(body, ctx));
   }
 
   authEnable(request: AuthEnableRequest, ctx: RequestContext): Promise<AuthEnableResponse> {
@@ -1603,7 +1633,7 @@ export class Server implements EtcdServer, TransportSink {
     await this.linearizableReadNotify(ctx);
     for (;;) {
       const login = await this.#auth.login(request);
-      const applied = await this.#submit({ authenticate: login.request }, undefined);
+      const applied = await this.#submit({ authenticate: login.request }, undefined, asApplied);
       const token = await this.#auth.finishLogin(login, (applied.response as AuthenticateResponse).token);
       if (token !== undefined) return { header: this.#headerAt(applied.revision), token };
     }

@@ -1,8 +1,11 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { VirtualClock } from "../lib/clock.ts";
 import { InternalRaftRequest } from "../pb/etcdserverpb.ts";
 import { RequestIds } from "./request-ids.ts";
 import { IndexWaiters, PendingRequests } from "./waiters.ts";
+
+const plain = (result: string): string => result;
 
 describe("PendingRequests", () => {
   function setUp() {
@@ -20,21 +23,73 @@ describe("PendingRequests", () => {
     const { pending } = setUp();
     const data = Uint8Array.of(1);
     const request = InternalRaftRequest.create();
-    const one = pending.register(1, { data, request });
-    const two = pending.register(2);
+    const one = pending.register(1, { data, request }, plain);
+    const two = pending.register(2, undefined, plain);
+    expect(pending.takeOwn(data)).toBeUndefined();
+    expect(pending.handOver(1)).toBe(true);
     expect(pending.takeOwn(Uint8Array.of(1))).toBeUndefined();
-    expect(pending.takeOwn(data)).toEqual({ suffix: 1, request });
+    expect(pending.takeOwn(data)).toMatchObject({ suffix: 1, request });
+    expect(pending.takeOwn(data)).toBeUndefined();
     expect(pending.resolve(2, "b")).toBe(true);
     expect(pending.resolve(1, "a")).toBe(true);
     expect(pending.resolve(1, "again")).toBe(false);
     expect(await Promise.all([one, two])).toEqual(["a", "b"]);
   });
 
+  it("finds what raft was given in its order, past what nobody waits for any more", () => {
+    const { pending } = setUp();
+    const request = InternalRaftRequest.create();
+    const data = Array.from({ length: 5000 }, (_, i) => Uint8Array.of(i & 0xff));
+    data.forEach((one, i) => {
+      pending.register(i, { data: one, request }, plain).listen({ resolved: () => {}, rejected: () => {} });
+      pending.handOver(i);
+    });
+    for (let i = 0; i < 2000; i++) pending.reject(i, new Error("lost"));
+    for (let i = 2000; i < 5000; i++) {
+      expect(pending.takeOwn(data[i] as Uint8Array)).toMatchObject({ suffix: i });
+      expect(pending.resolve(i, "done")).toBe(true);
+    }
+    expect(pending.size).toBe(0);
+  });
+
+  it("keeps apart numbers that are far from each other, whatever is taken in between, and over the end of numbers", () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 500 }),
+        fc.array(fc.record({ gap: fc.integer({ min: 1, max: 300 }), take: fc.nat(1000) }), { maxLength: 60 }),
+        (before, steps) => {
+          const { pending } = setUp();
+          const model = new Map<number, string>();
+          const told = new Map<number, string>();
+          let next = 2 ** 48 - before;
+          for (const { gap, take } of steps) {
+            next = (next + gap) % 2 ** 48;
+            const suffix = next;
+            pending
+              .register(suffix, undefined, (result: string) => `${suffix} ${result}`)
+              .listen({ resolved: (value) => told.set(suffix, value), rejected: () => {} });
+            model.set(suffix, `${suffix} ${gap}`);
+            const taken = [...model.keys()][take];
+            if (taken !== undefined) {
+              const value = model.get(taken) as string;
+              model.delete(taken);
+              expect(pending.resolve(taken, value.split(" ")[1] as string)).toBe(true);
+              expect(told.get(taken)).toBe(value);
+              expect(pending.has(taken)).toBe(false);
+            }
+            expect(pending.size).toBe(model.size);
+            for (const other of model.keys()) expect(pending.has(other)).toBe(true);
+          }
+        },
+      ),
+    );
+  });
+
   it("ends each wait after the time to live, saying whether raft had the request", async () => {
     const { clock, pending } = setUp();
-    const early = pending.register(1);
+    const early = pending.register(1, undefined, plain);
     clock.advance(3000);
-    const late = pending.register(2);
+    const late = pending.register(2, undefined, plain);
     expect(pending.handOver(2)).toBe(true);
     clock.advance(3999);
     expect(pending.size).toBe(2);

@@ -2,29 +2,63 @@
  * Who waits for what: proposals for the result of their apply, reads for an applied index. Every wait has an end: the
  * result, a deadline that is the same for all (so one timer serves the oldest), or the stop of the server.
  */
+import { assert } from "../lib/assert.ts";
 import type { Clock, Timer } from "../lib/clock.ts";
+import { Later } from "../lib/wait.ts";
 import type { InternalRaftRequest } from "../pb/etcdserverpb.ts";
+import { SUFFIX_END } from "./request-ids.ts";
 
-interface Waiter<T> {
+/** One proposal of this member and who waits for its result. `R` is what apply gives, `T` what the caller gets. */
+class Waiter<R, T> extends Later<T> {
+  readonly suffix: number;
   readonly startMs: number;
-  readonly resolve: (value: T) => void;
-  readonly reject: (error: Error) => void;
   /** The bytes that were proposed; raft hands them out again when they are committed. */
   readonly data: Uint8Array | undefined;
   readonly request: InternalRaftRequest | undefined;
-  isHandedOver: boolean;
+  readonly finish: (result: R) => T;
+  isHandedOver = false;
+
+  constructor(
+    suffix: number,
+    startMs: number,
+    proposed: { readonly data: Uint8Array; readonly request: InternalRaftRequest } | undefined,
+    finish: (result: R) => T,
+  ) {
+    super();
+    this.suffix = suffix;
+    this.startMs = startMs;
+    this.data = proposed?.data;
+    this.request = proposed?.request;
+    this.finish = finish;
+  }
 }
 
+const FIRST_SLOTS = 64;
+
+/** So many of what is done with may stand at the front of the queue before they are cut off. */
+const HANDED_OVER_DONE_MAX = 1024;
+
 /**
- * Proposals of this member whose results are waited for, by number, each with the same time to live: insertion order is
- * deadline order. An entry that comes back as the very bytes that were proposed need not be decoded again.
+ * Proposals of this member whose results are waited for, each with the same time to live.
+ *
+ * They are numbered in ascending order, so they lie in a ring, the place of each being its number; those that are done
+ * leave holes. What raft was given comes back in the order in which it was given, as the very bytes that were proposed:
+ * so the next entry is compared with the oldest that was handed over, and need not be decoded when it is that one. (A
+ * follower gets its entries back as copies from the leader. Those are found by their id.)
  */
-export class PendingRequests<T> {
+export class PendingRequests<R> {
   readonly #clock: Clock;
   readonly #timeoutMs: number;
   readonly #timedOut: (startMs: number, isHandedOver: boolean) => Error;
-  readonly #waiting = new Map<number, Waiter<T>>();
-  readonly #byData = new Map<Uint8Array, number>();
+  /** A power of two of places; the waiter with number n lies at n modulo their count. */
+  #slots: (Waiter<R, unknown> | undefined)[] = new Array(FIRST_SLOTS).fill(undefined);
+  /** Invariant: the numbers of all who wait are among the #span from #first on, and #span <= #slots.length. */
+  #first = 0;
+  #span = 0;
+  #size = 0;
+  /** What raft has been given, in that order; those before #nextOwn are done with. */
+  #handedOver: Waiter<R, unknown>[] = [];
+  #nextOwn = 0;
   #timer: Timer | undefined;
 
   constructor(options: {
@@ -39,46 +73,82 @@ export class PendingRequests<T> {
   }
 
   get size(): number {
-    return this.#waiting.size;
+    return this.#size;
   }
 
   has(suffix: number): boolean {
-    return this.#waiting.has(suffix);
+    return this.#at(suffix) !== undefined;
   }
 
-  register(
+  #at(suffix: number): Waiter<R, unknown> | undefined {
+    const waiter = this.#slots[suffix & (this.#slots.length - 1)];
+    return waiter?.suffix === suffix ? waiter : undefined;
+  }
+
+  /** `suffix` is above all that were registered before. `finish` makes the caller's value of what apply gave. */
+  register<T>(
     suffix: number,
-    proposed?: { readonly data: Uint8Array; readonly request: InternalRaftRequest },
-  ): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
-      const startMs = this.#clock.monotonicMs();
-      const data = proposed?.data;
-      this.#waiting.set(suffix, { startMs, resolve, reject, data, request: proposed?.request, isHandedOver: false });
-      if (data) this.#byData.set(data, suffix);
-      if (!this.#timer) this.#arm(this.#timeoutMs);
-    });
+    proposed: { readonly data: Uint8Array; readonly request: InternalRaftRequest } | undefined,
+    finish: (result: R) => T,
+  ): Later<T> {
+    const waiter = new Waiter<R, T>(suffix, this.#clock.monotonicMs(), proposed, finish);
+    if (this.#size === 0) {
+      this.#first = suffix;
+      this.#span = 0;
+    }
+    const offset = suffix >= this.#first ? suffix - this.#first : suffix - this.#first + SUFFIX_END;
+    assert(offset >= this.#span, "request numbers ascend");
+    while (offset >= this.#slots.length) this.#grow();
+    this.#slots[suffix & (this.#slots.length - 1)] = waiter as Waiter<R, unknown>;
+    this.#span = offset + 1;
+    this.#size++;
+    if (!this.#timer) this.#arm(this.#timeoutMs);
+    return waiter;
+  }
+
+  #grow(): void {
+    const old = this.#slots;
+    const slots: (Waiter<R, unknown> | undefined)[] = new Array(old.length * 2).fill(undefined);
+    for (const waiter of old) if (waiter) slots[waiter.suffix & (slots.length - 1)] = waiter;
+    this.#slots = slots;
   }
 
   /** Raft gets it now. False when nobody waits for it any more. */
   handOver(suffix: number): boolean {
-    const waiter = this.#waiting.get(suffix);
-    if (waiter) waiter.isHandedOver = true;
-    return waiter !== undefined;
+    const waiter = this.#at(suffix);
+    if (!waiter) return false;
+    waiter.isHandedOver = true;
+    if (waiter.data) this.#handedOver.push(waiter);
+    return true;
   }
 
+  /** The proposal behind an entry's bytes, if it is the oldest that raft has. */
   takeOwn(
     data: Uint8Array,
   ): { readonly suffix: number; readonly request: InternalRaftRequest | undefined } | undefined {
-    const suffix = this.#byData.get(data);
-    if (suffix === undefined) return undefined;
-    this.#byData.delete(data);
-    return { suffix, request: this.#waiting.get(suffix)?.request };
+    const queue = this.#handedOver;
+    while (this.#nextOwn < queue.length) {
+      const waiter = queue[this.#nextOwn] as Waiter<R, unknown>;
+      if (waiter.data !== data) {
+        if (!waiter.isSettled) return undefined;
+        this.#nextOwn++;
+        continue;
+      }
+      if (++this.#nextOwn >= queue.length || this.#nextOwn >= HANDED_OVER_DONE_MAX) {
+        queue.splice(0, this.#nextOwn);
+        this.#nextOwn = 0;
+      }
+      return waiter;
+    }
+    queue.length = 0;
+    this.#nextOwn = 0;
+    return undefined;
   }
 
   /** False when nobody waits for it (any more). */
-  resolve(suffix: number, value: T): boolean {
+  resolve(suffix: number, result: R): boolean {
     const waiter = this.#take(suffix);
-    waiter?.resolve(value);
+    waiter?.resolve(waiter.finish(result));
     return waiter !== undefined;
   }
 
@@ -89,18 +159,35 @@ export class PendingRequests<T> {
   rejectAll(makeError: () => Error): void {
     this.#timer?.cancel();
     this.#timer = undefined;
-    const waiting = [...this.#waiting.values()];
-    this.#waiting.clear();
-    this.#byData.clear();
-    for (const waiter of waiting) waiter.reject(makeError());
+    for (const waiter of this.#inOrder()) this.reject(waiter.suffix, makeError());
+    this.#handedOver = [];
+    this.#nextOwn = 0;
   }
 
-  #take(suffix: number): Waiter<T> | undefined {
-    const waiter = this.#waiting.get(suffix);
+  #take(suffix: number): Waiter<R, unknown> | undefined {
+    const waiter = this.#at(suffix);
     if (!waiter) return undefined;
-    this.#waiting.delete(suffix);
-    if (waiter.data) this.#byData.delete(waiter.data);
+    this.#slots[suffix & (this.#slots.length - 1)] = undefined;
+    this.#size--;
+    // The front moves on over the holes: the ring need only be as long as the time from the oldest to the newest.
+    if (suffix === this.#first) {
+      const mask = this.#slots.length - 1;
+      do {
+        this.#first = this.#first + 1 === SUFFIX_END ? 0 : this.#first + 1;
+        this.#span--;
+      } while (this.#span > 0 && !this.#slots[this.#first & mask]);
+    }
     return waiter;
+  }
+
+  /** Insertion order is deadline order. */
+  #inOrder(): Waiter<R, unknown>[] {
+    const waiting: Waiter<R, unknown>[] = [];
+    for (let offset = 0; offset < this.#span; offset++) {
+      const waiter = this.#slots[(this.#first + offset) & (this.#slots.length - 1)];
+      if (waiter) waiting.push(waiter);
+    }
+    return waiting;
   }
 
   #arm(delayMs: number): void {
@@ -110,13 +197,13 @@ export class PendingRequests<T> {
   #expire(): void {
     this.#timer = undefined;
     const now = this.#clock.monotonicMs();
-    for (const [suffix, waiter] of this.#waiting) {
+    for (const waiter of this.#inOrder()) {
       const leftMs = waiter.startMs + this.#timeoutMs - now;
       if (leftMs > 0) {
         this.#arm(leftMs);
         return;
       }
-      this.#take(suffix);
+      this.#take(waiter.suffix);
       waiter.reject(this.#timedOut(waiter.startMs, waiter.isHandedOver));
     }
   }

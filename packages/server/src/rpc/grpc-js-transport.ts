@@ -20,7 +20,7 @@ import type {
 } from "@grpc/grpc-js";
 import { Code } from "@etcd-ts/client/wire";
 import { asBuffer } from "../lib/bytes.ts";
-import { type Deferred, deferred } from "../lib/wait.ts";
+import { type Deferred, deferred, Later } from "../lib/wait.ts";
 import {
   type CallContext,
   type CallMetadata,
@@ -274,7 +274,11 @@ class GrpcJsServer implements RpcServer {
       hooks?.started?.(context);
       const request = this.#decode(method, context, call.request);
       const pending = run(request as never, context);
-      const bytes = this.#encode(method, context, pending instanceof Promise ? await pending : pending);
+      const bytes = this.#encode(
+        method,
+        context,
+        pending instanceof Promise || pending instanceof Later ? await pending : pending,
+      );
       hooks?.ended?.(context, context.over);
       reply(null, bytes);
     } catch (error) {

@@ -3,6 +3,7 @@
  * {@link CallContext} and, when it answers with a stream, a {@link ResponseSink}; it cannot tell which transport
  * carries the call, and the transports (grpc-js, and HTTP/2 of our own) know nothing of etcd.
  */
+import type { Outcome } from "../lib/wait.ts";
 import type { StatusError } from "./status.ts";
 
 export type MethodKind = "unary" | "serverStream" | "clientStream" | "bidi";
@@ -98,7 +99,7 @@ export interface ResponseSink<T> {
 export type UnaryHandler<M extends MethodDescriptor> = (
   request: RequestOf<M>,
   context: CallContext,
-) => ResponseOf<M> | EncodedMessage | Promise<ResponseOf<M> | EncodedMessage>;
+) => ResponseOf<M> | EncodedMessage | Promise<ResponseOf<M> | EncodedMessage> | Outcome<ResponseOf<M> | EncodedMessage>;
 
 /** `requests` ends when the caller half-closes and throws the call's status error when the call is over. */
 export type StreamHandler<M extends MethodDescriptor> = (

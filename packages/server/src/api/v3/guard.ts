@@ -7,7 +7,7 @@ import { EtcdError, type Init, RangeRequest, type RangeResponse, type TxnRequest
 import * as wire from "@etcd-ts/client/wire";
 import type { EtcdServer } from "../../etcdserver/index.ts";
 import { formatLogTime, goDuration } from "../../lib/go-format.ts";
-import { deferred } from "../../lib/wait.ts";
+import { deferred, Later } from "../../lib/wait.ts";
 import { putText, textOf, txnText } from "../../pb/text.ts";
 import {
   type CallContext,
@@ -205,6 +205,10 @@ export function withRequestStats(registration: ServiceRegistration, { clock, log
     const timed: UnaryHandler<MethodDescriptor> = (request, call) => {
       const startMs = clock.monotonicMs();
       const answer = run(request, call);
+      if (answer instanceof Later) {
+        answer.observe((response) => tell(startMs, request, response, call));
+        return answer;
+      }
       if (!(answer instanceof Promise)) {
         tell(startMs, request, answer, call);
         return answer;

@@ -65,7 +65,7 @@ export class LocalClient {
     return this.#server.range(RangeRequest.create({ key }), this.#caller);
   }
 
-  delete(key: Uint8Array): Promise<{ readonly header: ResponseHeader | undefined }> {
+  async delete(key: Uint8Array): Promise<{ readonly header: ResponseHeader | undefined }> {
     return this.#server.deleteRange(DeleteRangeRequest.create({ key }), this.#caller);
   }
 
@@ -74,7 +74,7 @@ export class LocalClient {
     return this.#server.range(oldestOf(prefix), this.#caller);
   }
 
-  txn(request: TxnRequest): Promise<TxnResponse> {
+  async txn(request: TxnRequest): Promise<TxnResponse> {
     return this.#server.txn(request, this.#caller);
   }
 

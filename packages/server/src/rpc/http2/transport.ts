@@ -9,7 +9,7 @@ import type { Duplex } from "node:stream";
 import { gunzipSync } from "node:zlib";
 import { Code } from "@etcd-ts/client/wire";
 import type { Timer } from "../../lib/clock.ts";
-import { type Deferred, deferred } from "../../lib/wait.ts";
+import { type Deferred, deferred, Later, type LaterListener } from "../../lib/wait.ts";
 import {
   type CallContext,
   type CallMetadata,
@@ -92,7 +92,7 @@ const CANCELED = canceledError();
 const NO_PARTS: Buffer[] = [];
 
 /** One call: what handlers see of it, and what its stream tells. */
-class NativeCall implements CallContext, StreamEvents {
+class NativeCall implements CallContext, StreamEvents, LaterListener<unknown> {
   readonly path: string;
   readonly kind: MethodKind;
   readonly peer: PeerInfo;
@@ -295,6 +295,11 @@ class NativeCall implements CallContext, StreamEvents {
     try {
       const run = this.#route.handler as UnaryHandler<MethodDescriptor>;
       const answer = run(this.#decode(bytes) as never, this);
+      if (answer instanceof Later) {
+        this.#watchDeadline();
+        answer.listen(this);
+        return;
+      }
       if (!(answer instanceof Promise)) {
         this.#reply(answer);
         return;
@@ -307,6 +312,15 @@ class NativeCall implements CallContext, StreamEvents {
     } catch (error) {
       this.#fail(error);
     }
+  }
+
+  /** The handler's {@link Later} came to an end. */
+  resolved(message: unknown): void {
+    this.#reply(message);
+  }
+
+  rejected(error: unknown): void {
+    this.#fail(error);
   }
 
   #reply(message: unknown): void {
