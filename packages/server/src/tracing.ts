@@ -22,6 +22,7 @@ import type { Clock } from "./lib/clock.ts";
 import { splitHostPort } from "./lib/listen-url.ts";
 import type { Logger } from "./lib/log.ts";
 import { OWN_VERSION } from "./lib/version.ts";
+import { Later } from "./lib/wait.ts";
 import {
   type CallContext,
   type CallMetadata,
@@ -155,11 +156,12 @@ export function startTracing(settings: TracingSettings, deps: { clock: Clock; lo
         end(error);
         throw error;
       }
-      if (!(answer instanceof Promise)) {
+      const pending = answer instanceof Later ? answer.then() : answer;
+      if (!(pending instanceof Promise)) {
         end();
-        return answer;
+        return pending;
       }
-      return answer.then(
+      return pending.then(
         (response) => {
           end();
           return response;
