@@ -12,6 +12,7 @@ import { EtcdError } from "@etcd-ts/client/wire";
 import { type BoundListeners, bindListeners } from "./api/index.ts";
 import { Auth } from "./auth/index.ts";
 import type { Config } from "./config.ts";
+import { type Discovered, discoverCluster, type Names, systemNames } from "./discovery.ts";
 import {
   type Bootstrapped,
   bootstrap,
@@ -63,6 +64,8 @@ export interface BootDeps {
   readonly onFatal: (error: unknown) => void;
   /** How other members are dialled where their URLs are `https` or `unixs`; by what Node trusts without. */
   readonly peerTls?: PeerTls | undefined;
+  /** In place of the machine's resolver. */
+  readonly names?: Names | undefined;
   /** For tests without worker threads. */
   readonly backendCommits?: BackendOptions["commits"];
 }
@@ -136,7 +139,13 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
         await backend.replaceWith(await importDatabase(snaps, snapshotIndex));
         await snaps.releaseDatabases(snapshotIndex + 1);
       },
-      fetchMembers: (urls) => peers.members(urls),
+      remote: {
+        members: (urls, { isQuiet }) =>
+          peers.members(urls, isQuiet ? undefined : (line, fields) => logger.warn(line, fields)),
+        version: (urls) => peers.versions(urls),
+        isDowngradeEnabled: (urls) => peers.isDowngradeEnabled(urls),
+      },
+      resolveHost: (deps.names ?? systemNames).resolveHost,
       onVersion: (version) =>
         logger.info("enabled capabilities for version", { "cluster-version": version.replace(/\.0$/, "") }),
     });
@@ -291,20 +300,21 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
 }
 
 /** A member with its ports. Resolves when clients are served; rejects, with everything closed, when it cannot start. */
-export async function startEtcd(config: Config, deps: BootDeps): Promise<RunningEtcd> {
+export async function startEtcd(given: Config, deps: BootDeps): Promise<RunningEtcd> {
   const { clock, random, logger, onFatal } = deps;
-  const tracing = await openTracing(config, deps);
+  const tracing = await openTracing(given, deps);
   let ports: BoundListeners;
   try {
-    ports = await bindListeners(config, { clock, random, logger, onFatal, around: tracing?.around });
+    ports = await bindListeners(given, { clock, random, logger, onFatal, around: tracing?.around });
   } catch (error) {
     await tracing?.stop();
     throw error;
   }
   if (tracing) logger.info("distributed tracing setup enabled");
-  logger.info("starting an etcd server", await describe(config));
   try {
-    const member = await startMember(config, { ...deps, peerTls: ports.peerDialler });
+    const { config, peerServerName } = await discovered(given, deps);
+    logger.info("starting an etcd server", await describe(config));
+    const member = await startMember(config, { ...deps, peerTls: ports.peerDialler(peerServerName) });
     const { server } = member;
     ports.addFamilies(() => member.metrics.families());
     try {
@@ -323,6 +333,14 @@ export async function startEtcd(config: Config, deps: BootDeps): Promise<Running
     await tracing?.stop();
     throw error;
   }
+}
+
+/** The configuration with the members of the first cluster in it, wherever it names them. */
+async function discovered(config: Config, deps: BootDeps): Promise<Discovered> {
+  const { walDir } = dataDirPaths(config.dataDir, config.walDir);
+  // Once there is a log, it says who the members are.
+  if (config.discoverySrv === "" || (await walExists(walDir))) return { config, peerServerName: "" };
+  return discoverCluster(config, deps.names ?? systemNames, deps.logger);
 }
 
 /** OpenTelemetry is read from disk only by a member that is told to trace. */

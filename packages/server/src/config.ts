@@ -35,7 +35,6 @@ export interface Config extends ServerConfig {
   /** `--initial-cluster` as given; {@link ServerConfig.initialCluster} is what it means. */
   readonly initialClusterText: string;
 
-  readonly discoveryUrl: string;
   readonly discoverySrv: string;
   readonly discoverySrvName: string;
 

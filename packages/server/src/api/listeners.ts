@@ -24,7 +24,7 @@ import { createGateway } from "./gateway/gateway.ts";
 import { ServerMetrics } from "./http/metrics.ts";
 import { pprofRoutes } from "./http/pprof.ts";
 import { clientHandler, type HttpDeps, metricsHandler, notFound } from "./http/routes.ts";
-import { acceptorOf, checkSchemes, diallerOf, tlsOf, type TlsPortsConfig } from "./tls-ports.ts";
+import { acceptorOf, checkSchemes, diallerOf, type SideTls, tlsOf, type TlsPortsConfig } from "./tls-ports.ts";
 import { admitCall } from "./v3/guard.ts";
 import { type ApiServices, apiServices } from "./v3/services.ts";
 
@@ -86,7 +86,7 @@ export class BoundListeners {
   readonly #rpcServers: RpcServer[] = [];
   #services: ApiServices | undefined;
   readonly metrics: ServerMetrics;
-  #peerDialler: TlsDialler | undefined;
+  #peerTls: SideTls | undefined;
 
   private constructor(config: ListenersConfig, deps: ListenersDeps) {
     this.#config = config;
@@ -121,7 +121,9 @@ export class BoundListeners {
     logger.info("configuring peer listeners", { "listen-peer-urls": config.listenPeerUrls });
     const peerTls = await tlsOf("peer", config.listenPeerUrls, config, this.#deps);
     checkSchemes("peer", config.listenPeerUrls, peerTls, config.peerTls, logger);
-    this.#peerDialler = diallerOf(peerTls, config, logger);
+    this.#peerTls = peerTls;
+    // Certificates that nobody can dial with are found out before anything runs.
+    this.peerDialler("");
     const acceptPeer = peerTls && acceptorOf("peer", peerTls, config, logger, true);
     for (const url of config.listenPeerUrls) {
       try {
@@ -171,9 +173,12 @@ export class BoundListeners {
     }
   }
 
-  /** How this member dials others that speak TLS: by the certificates of its own peer ports. */
-  get peerDialler(): TlsDialler | undefined {
-    return this.#peerDialler;
+  /**
+   * How this member dials others that speak TLS: by the certificates of its own peer ports. `serverName`: what theirs must
+   * stand for, in place of the host that is dialled.
+   */
+  peerDialler(serverName: string): TlsDialler {
+    return diallerOf(this.#peerTls, serverName, this.#config, this.#deps.logger);
   }
 
   #bind(url: string, tls: TlsAcceptor | undefined, alsoPlain = false): Promise<OnePortListener> {

@@ -142,7 +142,8 @@ export function acceptorOf(
  */
 export function diallerOf(
   tls: SideTls | undefined,
-  config: TlsPortsConfig & { readonly peerServerName?: string | undefined },
+  serverName: string,
+  config: TlsPortsConfig,
   logger: Logger,
 ): TlsDialler {
   const { peerTls } = config;
@@ -157,7 +158,7 @@ export function diallerOf(
       trustedCaFile: shown.trustedCaFile,
       allowedCns: tls ? tls.allowedCns : [],
       allowedHostnames: tls ? tls.allowedHostnames : [],
-      serverName: config.peerServerName ?? "",
+      serverName,
       skipsVerification: isSelfMade,
       cipherSuites: config.cipherSuites,
       minVersion: config.tlsMinVersion,

@@ -39,7 +39,6 @@ export interface FlagSpec {
 const bbolt = "the backend is LMDB, not bbolt";
 const v2 = "the v2 API is not served";
 const proxy = "the v2 proxy is not served";
-const records = "SRV records are not looked up";
 
 export const DEFAULT_ROTATION = '{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}';
 
@@ -136,13 +135,7 @@ const sections: readonly (readonly [section: string, rows: readonly Row[]])[] = 
         { choices: ["new", "existing"] },
       ],
       ["initial-cluster-token", "string", "etcd-cluster", "Keeps the ids of different clusters apart."],
-      [
-        "discovery",
-        "string",
-        "",
-        "URL of a v2 discovery service.",
-        { withoutEffect: "the v2 discovery service is not asked" },
-      ],
+      ["discovery", "string", "", "URL of a v2 discovery service."],
       [
         "discovery-fallback",
         "enum",
@@ -157,8 +150,8 @@ const sections: readonly (readonly [section: string, rows: readonly Row[]])[] = 
         "HTTP proxy towards the discovery service.",
         { withoutEffect: "the v2 discovery service is not asked" },
       ],
-      ["discovery-srv", "string", "", "DNS domain whose SRV records name the members.", { withoutEffect: records }],
-      ["discovery-srv-name", "string", "", "Suffix of the SRV service names.", { withoutEffect: records }],
+      ["discovery-srv", "string", "", "DNS domain whose SRV records name the members."],
+      ["discovery-srv-name", "string", "", "Suffix of the SRV service names."],
       ["strict-reconfig-check", "bool", "true", "Refuse membership changes that would lose the quorum."],
       ["pre-vote", "bool", "true", "Ask before an election whether it could be won."],
       ["auto-compaction-retention", "string", "0", "History to keep when compacting by itself; 0 is off."],

@@ -6,7 +6,6 @@
  *   restart  newest `.snap` that the WAL vouches for -> members; WAL behind it -> the log; the backend's consistent index
  *            says which of its entries have had their effect
  */
-import { assert } from "../lib/assert.ts";
 import { hexId } from "../lib/bytes.ts";
 import { humanBytes } from "../lib/go-format.ts";
 import type { Logger } from "../lib/log.ts";
@@ -35,7 +34,10 @@ import {
   type WalOptions,
   walExists,
 } from "../storage/index.ts";
+import { BootstrapError } from "./bootstrap-error.ts";
+import { joinRunningCluster, type RemoteMembers, verifyInitialCluster } from "./join.ts";
 import { SERVER_VERSION } from "./limits.ts";
+import type { PeerUrlDeps, ResolveHost } from "./peer-urls.ts";
 import type { ServerConfig } from "./server-config.ts";
 
 export interface BootstrapDeps {
@@ -49,10 +51,9 @@ export interface BootstrapDeps {
   readonly onVersion: NonNullable<ClusterOptions["onVersion"]>;
   /** Puts the database that came with the leader's snapshot at this index in the place of the backend's content. */
   adoptDatabase(snaps: SnapStore, snapshotIndex: number): Promise<void>;
-  /** Asks running members who is in their cluster; undefined when none of the URLs answers. */
-  fetchMembers(
-    peerUrls: readonly string[],
-  ): Promise<{ readonly clusterId: bigint; readonly members: readonly Member[] } | undefined>;
+  /** Members that may be running already. */
+  readonly remote: RemoteMembers;
+  readonly resolveHost: ResolveHost;
 }
 
 /** What a member starts from. The WAL is open; its new owner closes it. */
@@ -70,11 +71,6 @@ export interface Bootstrapped {
   readonly remotes: readonly Member[];
 }
 
-/** The member cannot start; the message is for the user. */
-export class BootstrapError extends Error {
-  override readonly name = "BootstrapError";
-}
-
 export async function bootstrap(deps: BootstrapDeps): Promise<Bootstrapped> {
   const { config, logger, backend, walDir } = deps;
   const clusterOptions: ClusterOptions = { logger, serverVersion: SERVER_VERSION, onVersion: deps.onVersion };
@@ -82,10 +78,13 @@ export async function bootstrap(deps: BootstrapDeps): Promise<Bootstrapped> {
   await snaps.removeTemporaries();
   const isNew = !(await walExists(walDir));
   const remotes: Member[] = [];
+  if (!isNew && config.discoveryUrl !== "") {
+    logger.warn("discovery token is ignored since cluster already initialized; valid logs are found", {
+      "wal-dir": walDir,
+    });
+  }
   if (isNew) {
-    const wal = config.isNewCluster
-      ? await createFirstWal(deps, clusterOptions)
-      : await joinCluster(deps, clusterOptions, remotes);
+    const wal = config.isNewCluster ? await createFirstWal(deps, clusterOptions) : await joinCluster(deps, remotes);
     await wal.close();
   }
 
@@ -131,12 +130,14 @@ export async function bootstrap(deps: BootstrapDeps): Promise<Bootstrapped> {
       // Stopped between the making of the log and its first entries.
       ({ hardState, entries } = await writeFirstEntries(deps, clusterOptions, opened.wal, nodeId));
     }
-    if (config.forceNewCluster && !isNew) {
+    const standsAlone = config.forceNewCluster && !isNew;
+    if (standsAlone) {
       ({ hardState, entries } = await standAlone(deps, opened.wal, {
         hardState,
         entries,
         snapshot,
         nodeId,
+        clusterId,
         consistentIndex,
       }));
     }
@@ -149,11 +150,13 @@ export async function bootstrap(deps: BootstrapDeps): Promise<Bootstrapped> {
           "they do not belong together, or a part of the log is missing",
       );
     }
-    logger.info(isNew ? "starting local member" : "restarting local member", {
-      "cluster-id": hexId(clusterId),
-      "local-member-id": hexId(nodeId),
-      ...(isNew ? {} : { "commit-index": commit }),
-    });
+    if (!standsAlone) {
+      logger.info(isNew ? "starting local member" : "restarting local member", {
+        "cluster-id": hexId(clusterId),
+        "local-member-id": hexId(nodeId),
+        ...(isNew ? {} : { "commit-index": commit }),
+      });
+    }
     const storage = new MemoryStorage();
     if (snapshot) storage.applySnapshot(snapshot);
     storage.setHardState({ ...hardState, commit });
@@ -189,10 +192,12 @@ async function readWalError<T>(reading: Promise<T>): Promise<T> {
 
 async function createFirstWal(deps: BootstrapDeps, clusterOptions: ClusterOptions): Promise<Wal> {
   const { config } = deps;
+  await verifyInitialCluster(config, urlDeps(deps));
   const { cluster, localId } = initialCluster(config, clusterOptions);
   const others = cluster.members().filter((member) => member.id !== localId);
   if (others.length > 0) {
-    const existing = await deps.fetchMembers(others.flatMap((member) => member.peerUrls));
+    const urls = others.flatMap((member) => member.peerUrls).sort();
+    const existing = await deps.remote.members(urls, { isQuiet: true });
     if (existing?.members.some((member) => member.id === localId && member.clientUrls.length > 0)) {
       throw new BootstrapError(`member ${hexId(localId)} has already been bootstrapped`);
     }
@@ -208,12 +213,19 @@ async function createFirstWal(deps: BootstrapDeps, clusterOptions: ClusterOption
   return wal;
 }
 
+function urlDeps({ walOptions, logger, resolveHost }: BootstrapDeps): PeerUrlDeps {
+  return { clock: walOptions.clock, logger, resolveHost };
+}
+
 function initialCluster(config: ServerConfig, clusterOptions: ClusterOptions): { cluster: Cluster; localId: bigint } {
-  verifyInitialCluster(config);
   const urls = config.initialCluster;
   const cluster = Cluster.fromInitial({ urls, token: config.initialClusterToken }, clusterOptions);
   const local = cluster.memberByName(config.name);
-  assert(local, "the local name is in the initial cluster");
+  if (!local) {
+    throw new BootstrapError(
+      `couldn't find local name ${JSON.stringify(config.name)} in the initial cluster configuration`,
+    );
+  }
   return { cluster, localId: local.id };
 }
 
@@ -221,33 +233,10 @@ function initialCluster(config: ServerConfig, clusterOptions: ClusterOptions): {
  * `--initial-cluster-state=existing`: ids come from the running cluster, which knows this member by its peer URLs. The
  * log begins empty; the leader sends what is in it.
  */
-async function joinCluster(deps: BootstrapDeps, clusterOptions: ClusterOptions, remotes: Member[]): Promise<Wal> {
-  const { config } = deps;
-  const { cluster } = initialCluster(config, clusterOptions);
-  const others = [...config.initialCluster].filter(([name]) => name !== config.name).flatMap(([, urls]) => urls);
-  const existing = await deps.fetchMembers(others);
-  if (!existing) {
-    throw new BootstrapError(
-      "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs",
-    );
-  }
-  const refuse = (reason: string) =>
-    new BootstrapError(
-      `error validating peerURLs ${existing.members.map((m) => m.peerUrls.join(",")).join(" ")}: ${reason}`,
-    );
-  const expected = cluster.members();
-  if (expected.length !== existing.members.length) throw refuse("member count is unequal");
-  let localId: bigint | undefined;
-  for (const member of existing.members) {
-    const urls = member.peerUrls.toSorted().join();
-    const own = expected.find((other) => other.peerUrls.toSorted().join() === urls);
-    if (!own) throw refuse(`unmatched member while checking PeerURLs (${member.peerUrls.join(",")})`);
-    if (own.name === config.name) localId = member.id;
-    else remotes.push(member);
-  }
-  if (localId === undefined) throw refuse("the local member is not among them");
-  const metadata = Metadata.encode({ nodeId: localId, clusterId: existing.clusterId });
-  return createWal(deps.walDir, metadata, deps.walOptions);
+async function joinCluster(deps: BootstrapDeps, remotes: Member[]): Promise<Wal> {
+  const { localId, clusterId, others } = await joinRunningCluster(deps.config, deps.remote, urlDeps(deps));
+  remotes.push(...others);
+  return createWal(deps.walDir, Metadata.encode({ nodeId: localId, clusterId }), deps.walOptions);
 }
 
 /** One entry for each member, in the order of their ids, as all members of the cluster write them. */
@@ -273,40 +262,6 @@ async function writeFirstEntries(
   return { hardState, entries };
 }
 
-/** `--initial-cluster` against name and advertised URLs of this member. */
-function verifyInitialCluster(config: ServerConfig): void {
-  const { name, initialCluster, advertisePeerUrls } = config;
-  const asText = (map: ReadonlyMap<string, readonly string[]>) =>
-    [...map]
-      .flatMap(([member, urls]) => urls.map((url) => `${member}=${url}`))
-      .sort()
-      .join(",");
-  const own = initialCluster.get(name);
-  if (!own) {
-    throw new BootstrapError(`couldn't find local name ${JSON.stringify(name)} in the initial cluster configuration`);
-  }
-  const all = [...initialCluster.values()].flat();
-  if (new Set(all).size !== all.length) {
-    throw new BootstrapError(`initial cluster ${asText(initialCluster)} has duplicate url`);
-  }
-  const advertised = advertisePeerUrls.toSorted();
-  const listed = own.toSorted();
-  if (advertised.join() === listed.join()) return;
-  const quoted = (urls: readonly string[]) => urls.map((url) => JSON.stringify(url)).join(" ");
-  const missing = listed.filter((url) => !advertised.includes(url));
-  if (missing.length > 0) {
-    throw new BootstrapError(
-      `--initial-cluster has ${missing.map((url) => `${name}=${url}`).join(",")} but missing from ` +
-        `--initial-advertise-peer-urls=${advertised.join(",")} (resolved urls: ${quoted(advertised)} != ${quoted(listed)})`,
-    );
-  }
-  const unlisted = advertised.filter((url) => !listed.includes(url));
-  throw new BootstrapError(
-    `--initial-advertise-peer-urls has ${unlisted.join(",")} but missing from ` +
-      `--initial-cluster=${asText(new Map([[name, advertised]]))}`,
-  );
-}
-
 /**
  * `--force-new-cluster`: what was not committed is dropped, and changes that remove every other member are appended as
  * committed, so that this one goes on alone with its data and ids.
@@ -319,6 +274,7 @@ async function standAlone(
     readonly entries: Entry[];
     readonly snapshot: Snapshot | undefined;
     readonly nodeId: bigint;
+    readonly clusterId: bigint;
     readonly consistentIndex: number;
   },
 ): Promise<{ hardState: HardState; entries: Entry[] }> {
@@ -334,15 +290,17 @@ async function standAlone(
       "number-of-discarded-entries": dropped,
     });
   }
-  const ids = new Set<bigint>([
-    ...(snapshot?.metadata.confState.voters ?? []),
-    ...(snapshot?.metadata.confState.learners ?? []),
-  ]);
+  const { voters = [], learners: first = [] } = snapshot?.metadata.confState ?? {};
+  const ids = new Set<bigint>([...voters, ...first]);
+  const learners = new Set<bigint>(first);
   for (const entry of entries) {
     if (entry.type !== EntryType.EntryConfChange || !entry.data) continue;
     const change = ConfChange.decode(entry.data);
+    if (change.type === ConfChangeType.ConfChangeUpdateNode) continue;
     if (change.type === ConfChangeType.ConfChangeRemoveNode) ids.delete(change.nodeId);
-    else if (change.type !== ConfChangeType.ConfChangeUpdateNode) ids.add(change.nodeId);
+    else ids.add(change.nodeId);
+    if (change.type === ConfChangeType.ConfChangeAddLearnerNode) learners.add(change.nodeId);
+    else learners.delete(change.nodeId);
   }
   let index = commit;
   const appended: Entry[] = [];
@@ -359,9 +317,19 @@ async function standAlone(
     const member = { id: nodeId, name: "", peerUrls: deps.config.advertisePeerUrls, clientUrls: [], isLearner: false };
     const context = encodeConfChangeContext({ member, isPromote: false });
     append({ id: 0n, type: ConfChangeType.ConfChangeAddNode, nodeId, context });
+  } else if (learners.has(nodeId)) {
+    // One that is alone must have a vote.
+    const member = { id: nodeId, name: "", peerUrls: [], clientUrls: [], isLearner: false };
+    const context = encodeConfChangeContext({ member, isPromote: true });
+    append({ id: 0n, type: ConfChangeType.ConfChangeAddNode, nodeId, context });
   }
   const standing = { ...hardState, commit: index };
   await wal.save(standing, appended);
-  logger.info("forcing restart member", { "local-member-id": hexId(nodeId), "commit-index": index });
+  logger.info("forcing restart member", {
+    "cluster-id": hexId(from.clusterId),
+    "local-member-id": hexId(nodeId),
+    "wal-commit-index": hardState.commit,
+    "commit-index": index,
+  });
   return { hardState: standing, entries: [...entries, ...appended] };
 }

@@ -5,7 +5,10 @@
  *
  * It leaves to others: storing (mvcc, lease, storage), deciding (raft), talking (transport, api).
  */
-export { type BootstrapDeps, BootstrapError, type Bootstrapped, bootstrap } from "./bootstrap.ts";
+export { type BootstrapDeps, type Bootstrapped, bootstrap } from "./bootstrap.ts";
+export { BootstrapError } from "./bootstrap-error.ts";
+export type { RemoteMembers } from "./join.ts";
+export { type ResolveHost, resolveHost } from "./peer-urls.ts";
 export { checkInitially, type HistoryHash, type InitialCheckDeps, type PeerHash } from "./corruption.ts";
 export type {
   AlarmView,

@@ -15,6 +15,9 @@ export const APPLY_GROUP_ENTRIES = 64;
 /** Proposals that may wait for a leader; above it they are refused as too many requests. Our own. */
 export const WAITING_PROPOSALS_MAX = 20_000;
 
+/** The same in bytes: proposals of 1.5 MB each must not fill the heap while there is no leader. Our own. */
+export const WAITING_PROPOSAL_BYTES_MAX = 256 * 1024 * 1024;
+
 /** Peer messages that may wait for the loop; above it they are dropped, which raft is made for. */
 export const WAITING_MESSAGES_MAX = 4096;
 

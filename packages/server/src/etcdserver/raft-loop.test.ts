@@ -116,11 +116,11 @@ describe("RaftLoop", () => {
     propose(loop, 1, "waited for");
     propose(loop, 13, "given up");
     await settle();
-    expect(loop.waitingProposals).toBe(2);
+    expect([loop.waitingProposals, loop.waitingProposalBytes]).toEqual([2, 18]);
     clock.advance(100);
     await settle();
     expect(loop.leaderId).toBe(0n);
-    expect(loop.waitingProposals).toBe(1);
+    expect([loop.waitingProposals, loop.waitingProposalBytes]).toEqual([1, 10]);
   });
 
   it("puts what arrives together into one save, and leaves out what nobody waits for", async () => {

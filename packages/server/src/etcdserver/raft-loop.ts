@@ -84,6 +84,8 @@ export class RaftLoop {
   readonly #deps: RaftLoopDeps;
   readonly #node: RawNode;
   #proposals: Proposal[] = [];
+  /** Of what {@link #proposals} holds. */
+  #proposalBytes = 0;
   #messages: Message[] = [];
   #reads: Uint8Array[] = [];
   #calls: ((node: RawNode) => void)[] = [];
@@ -137,6 +139,10 @@ export class RaftLoop {
     return this.#proposals.length;
   }
 
+  get waitingProposalBytes(): number {
+    return this.#proposalBytes;
+  }
+
   /** Whether ticks come: who hangs must not think that it still leads. */
   hasTickedWithin(ms: number): boolean {
     return this.#deps.clock.monotonicMs() - this.#lastTickMs <= ms;
@@ -144,6 +150,7 @@ export class RaftLoop {
 
   propose(proposal: Proposal): void {
     this.#proposals.push(proposal);
+    this.#proposalBytes += bytesOf(proposal);
     this.#wake();
   }
 
@@ -246,10 +253,14 @@ export class RaftLoop {
       // Without a leader nothing takes them, and callers give up: what they leave behind must not gather.
       if (this.#leaderId === 0n && this.#proposals.length > 0) {
         this.#proposals = this.#proposals.filter(({ suffix }) => this.#deps.isAwaited(suffix));
+        this.#proposalBytes = this.#proposals.reduce((sum, proposal) => sum + bytesOf(proposal), 0);
       }
     }
     for (const context of take(this.#reads)) this.#node.readIndex(context);
-    if (this.#proposals.length > 0 && this.#leaderId !== 0n) this.#stepProposals(take(this.#proposals));
+    if (this.#proposals.length > 0 && this.#leaderId !== 0n) {
+      this.#proposalBytes = 0;
+      this.#stepProposals(take(this.#proposals));
+    }
   }
 
   #stepProposals(proposals: readonly Proposal[]): void {
@@ -367,6 +378,10 @@ export class RaftLoop {
     }
     if (toPeers.length > 0) this.#deps.transport.send(toPeers);
   }
+}
+
+function bytesOf(proposal: Proposal): number {
+  return proposal.kind === "entry" ? proposal.data.length : 0;
 }
 
 /** Empties the list and gives what was in it. */

@@ -16,6 +16,8 @@ export interface ServerConfig {
   /** `--initial-cluster-state`: true for `new`. */
   readonly isNewCluster: boolean;
   readonly forceNewCluster: boolean;
+  /** Of the v2 discovery service, which is not asked. */
+  readonly discoveryUrl: string;
   readonly advertisePeerUrls: readonly string[];
   readonly advertiseClientUrls: readonly string[];
 
@@ -84,6 +86,7 @@ export function defaultServerConfig(dataDir: string): ServerConfig {
     initialClusterToken: "etcd-cluster",
     isNewCluster: true,
     forceNewCluster: false,
+    discoveryUrl: "",
     advertisePeerUrls: ["http://localhost:2380"],
     advertiseClientUrls: ["http://localhost:2379"],
     tickMs: 100,

@@ -141,6 +141,7 @@ import {
   LEASE_REVOKES_IN_FLIGHT_MAX,
   PUBLISH_RETRY_MS,
   SERVER_VERSION,
+  WAITING_PROPOSAL_BYTES_MAX,
   WAITING_PROPOSALS_MAX,
 } from "./limits.ts";
 import { type RaftDisk, RaftLoop } from "./raft-loop.ts";
@@ -798,7 +799,8 @@ export class Server implements EtcdServer, TransportSink {
     if (this.#stopping) return new EtcdError("Stopped");
     if (
       this.#loop.committedIndex > this.#apply.appliedIndex + APPLY_LAG_MAX ||
-      this.#loop.waitingProposals > WAITING_PROPOSALS_MAX
+      this.#loop.waitingProposals > WAITING_PROPOSALS_MAX ||
+      this.#loop.waitingProposalBytes > WAITING_PROPOSAL_BYTES_MAX
     ) {
       return new EtcdError("TooManyRequests");
     }

@@ -76,22 +76,39 @@ export class PeerClient {
     return undefined;
   }
 
-  /** Cluster id and members as the first of these URLs that answers has them. */
+  /**
+   * Cluster id and members as the first of these URLs that answers has them. `refused` hears of those that do not, with
+   * what etcd calls that.
+   */
   async members(
     urls: readonly string[],
-    signal?: AbortSignal,
+    refused: (line: string, fields: Readonly<Record<string, unknown>>) => void = () => {},
   ): Promise<{ readonly clusterId: bigint; readonly members: readonly Member[] } | undefined> {
     for (const url of urls) {
-      const answer = await this.#ask([url], { path: "/members", method: "GET", signal });
-      if (answer?.status !== 200) continue;
-      const clusterId = parseHexId(String(answer.headers["x-etcd-cluster-id"] ?? ""));
+      const address = `${url}/members`;
+      let answer: PeerResponse;
       try {
-        const members = membersFromJson(answer.body.toString("utf8"));
-        // A member that is starting itself may not know anybody yet.
-        if (clusterId !== undefined && members.length > 0) return { clusterId, members };
-      } catch {
-        // Not a member of a cluster; the next one may be.
+        answer = await this.#askOne(url, { path: "/members", method: "GET" });
+      } catch (error) {
+        const reason = `Get ${JSON.stringify(address)}: ${dialErrorText(error)}`;
+        refused("failed to get cluster response", { address, error: reason });
+        continue;
       }
+      let members: readonly Member[];
+      try {
+        members = membersFromJson(answer.body.toString("utf8"));
+      } catch (error) {
+        refused("failed to unmarshal cluster response", { address, error });
+        continue;
+      }
+      const header = String(answer.headers["x-etcd-cluster-id"] ?? "");
+      const clusterId = parseHexId(header);
+      if (clusterId === undefined) {
+        refused("failed to parse cluster ID", { address, header, error: "not a number in hex" });
+        continue;
+      }
+      // A member that is starting itself may not know anybody yet.
+      if (members.length > 0) return { clusterId, members };
     }
     return undefined;
   }
