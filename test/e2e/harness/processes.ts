@@ -24,7 +24,7 @@ export const sharedFolder = ((folder) => (fs.existsSync(folder) ? folder : undef
 export type Program = "etcd" | "etcdctl" | "etcdutl";
 
 /** How long a condition may take on a busy machine before the test gives up. */
-export const WAIT_LIMIT_MS = 60_000;
+export const WAIT_LIMIT_MS = 120_000;
 
 export function temporaryFolder(name: string): { path: string; [Symbol.dispose](): void } {
   const folder = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), `etcd-ts-${name}-`)));
@@ -42,12 +42,13 @@ export async function freePort(): Promise<number> {
   return port;
 }
 
-/** Asks again until `condition` answers something other than undefined or false; throws after {@link WAIT_LIMIT_MS}. */
+/** Asks again until `condition` answers something other than undefined or false; throws after the limit. */
 export async function until<T>(
   what: string,
   condition: () => Promise<T | undefined | false> | T | undefined | false,
+  limitMs = WAIT_LIMIT_MS,
 ): Promise<T> {
-  const deadline = Date.now() + WAIT_LIMIT_MS;
+  const deadline = Date.now() + limitMs;
   let last: unknown;
   for (;;) {
     try {

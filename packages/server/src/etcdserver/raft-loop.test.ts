@@ -4,7 +4,7 @@ import { VirtualClock } from "../lib/clock.ts";
 import { silentLogger } from "../lib/log.ts";
 import { SeededRandom } from "../lib/random.ts";
 import { type Deferred, deferred, yieldToEventLoop } from "../lib/wait.ts";
-import { ConfChange, ConfChangeType, Entry, EntryType, type HardState } from "../pb/raftpb.ts";
+import { ConfChange, ConfChangeType, Entry, EntryType, type HardState, Message, MessageType } from "../pb/raftpb.ts";
 import { MemoryStorage, RawNode } from "../raft/index.ts";
 import { RaftLoop } from "./raft-loop.ts";
 import { nullTransport } from "./transport.ts";
@@ -121,6 +121,21 @@ describe("RaftLoop", () => {
     await settle();
     expect(loop.leaderId).toBe(0n);
     expect([loop.waitingProposals, loop.waitingProposalBytes]).toEqual([1, 10]);
+  });
+
+  it("holds a proposal back that arrives in the turn in which the leader is lost", async () => {
+    const set = setUp();
+    await elect(set);
+    // Another node stands for election by order of a leader, so this one leads no longer; a caller knows nothing of it.
+    const context = utf8Bytes("CampaignTransfer");
+    set.loop.process(Message.create({ type: MessageType.MsgVote, from: 2n, to: 1n, term: 9, context }));
+    propose(set.loop, 1, "late");
+    await settle();
+    expect(set.state.leader).toBe(0n);
+    expect(set.dropped).toEqual([]);
+    set.loop.call((node) => node.campaign());
+    await settle();
+    expect(set.applied).toEqual(["", "", "late"]);
   });
 
   it("puts what arrives together into one save, and leaves out what nobody waits for", async () => {

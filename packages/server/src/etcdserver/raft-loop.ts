@@ -257,7 +257,8 @@ export class RaftLoop {
       }
     }
     for (const context of take(this.#reads)) this.#node.readIndex(context);
-    if (this.#proposals.length > 0 && this.#leaderId !== 0n) {
+    // What came before in this turn may have cost the leader: then they wait for the next one rather than be refused.
+    if (this.#proposals.length > 0 && this.#leaderId !== 0n && this.#node.lead !== 0n) {
       this.#proposalBytes = 0;
       this.#stepProposals(take(this.#proposals));
     }

@@ -299,6 +299,11 @@ export class RawNode {
     }
   }
 
+  /** Whom this node takes for the leader right now, which the next Ready will tell; 0 for nobody. */
+  get lead(): NodeId {
+    return this.#raft.lead;
+  }
+
   status(): Status {
     const { tracker, state } = this.#raft;
     const progress = state === "leader" ? [...tracker.progress].map(([id, one]) => [id, one.status()] as const) : [];

@@ -1,0 +1,48 @@
+/**
+ * Clients and watchers write down what they are told while members are killed, stand still and are cut off; then all of it
+ * must fit together: the operations into one order, what each watch told into the sequence of changes. The same with
+ * real members shows that the checks ask for nothing that etcd does not keep; and a history that is bent must not pass.
+ */
+import { describe, expect, it } from "vitest";
+import { checkLinearizable, type Operation } from "./harness/linearizability.ts";
+import { realBin } from "./harness/processes.ts";
+import { robustness, type RobustnessOutcome } from "./harness/robustness.ts";
+
+/** The same history, but for one answer that a member that lags behind would have given. */
+function withStaleRead(operations: readonly Operation[]): Operation[] {
+  const at = operations.findLastIndex(({ answer }) => answer?.results[0]?.kind === "got" && answer.revision > 50);
+  return operations.map((operation, i) => {
+    if (i !== at || !operation.answer) return operation;
+    return { ...operation, answer: { ...operation.answer, results: [{ kind: "got", found: undefined }], revision: 2 } };
+  });
+}
+
+function withLostWrite(operations: readonly Operation[]): Operation[] {
+  const at = operations.findIndex(({ answer }) => answer?.results[0]?.kind === "put" && answer.revision > 50);
+  return operations.filter((_, i) => i !== at);
+}
+
+function expectSound({ operations, answered, changes, watched, streams }: RobustnessOutcome): void {
+  expect(answered).toBeGreaterThan(100);
+  expect(changes.length).toBeGreaterThan(50);
+  expect(streams).toBeGreaterThanOrEqual(4);
+  expect(watched).toBeGreaterThanOrEqual(4 * changes.length);
+  expect(checkLinearizable(withStaleRead(operations)).kind).toBe("violated");
+  expect(checkLinearizable(withLostWrite(operations)).kind).toBe("violated");
+}
+
+describe("what clients and watchers see under faults", () => {
+  it("fits together, with three members of ours", async () => {
+    expectSound(await robustness({ rounds: 3, seed: Math.floor(Math.random() * 1e9) }));
+  }, 300_000);
+
+  it.skipIf(!realBin)(
+    "fits together, with three real members",
+    async () => {
+      const real = realBin as string;
+      const seed = Math.floor(Math.random() * 1e9);
+      expectSound(await robustness({ bins: [real, real, real], rounds: 3, seed }));
+    },
+    300_000,
+  );
+});
