@@ -225,6 +225,8 @@ async function run(argv: readonly string[]): Promise<void> {
     const { startEtcd } = await import("./boot.ts");
     running = await startEtcd(config, { logger, clock: systemClock, random: systemRandom, onFatal });
   } catch (error) {
+    // Removed while it was down: it has said so, and there is nothing to be done about it.
+    if (isRemoval(error)) throw new Exit(0);
     if (held === "empty") logger.warn("failed to start etcd", { error });
     logger.fatal("discovery failed", { error });
     throw new Exit(1);
@@ -250,11 +252,16 @@ async function run(argv: readonly string[]): Promise<void> {
   if (isStopping) return;
   // The member ended by itself. Removed from its cluster, that is how it should be.
   await running.stop();
-  if (ended && !/permanently removed/.test(ended.message)) {
+  if (ended && !isRemoval(ended)) {
     logger.fatal("listener failed", { error: ended });
     throw new Exit(1);
   }
   throw new Exit(0);
+}
+
+/** The cluster goes on without this member, and that is how it should be. */
+function isRemoval(error: unknown): boolean {
+  return error instanceof Error && error.name === "MemberRemovedError";
 }
 
 /** Where the kernel tells; elsewhere nothing is checked. */

@@ -220,6 +220,15 @@ const bluntKinds: Partial<Record<ErrorKind, ErrorKind>> = {
   AuthOldRevision: "AuthInnerOldRevision",
 };
 
+/** What a leader says of a learner that asking again would not change. */
+const promotionVerdicts: ReadonlySet<ErrorKind> = new Set([
+  "LearnerNotReady",
+  "MemberNotFound",
+  "MemberNotLearner",
+  "MemberNotEnoughStarted",
+  "Stopped",
+]);
+
 export class Server implements EtcdServer, TransportSink {
   readonly member: LocalMember;
   readonly stopped: Promise<Error | undefined>;
@@ -1216,9 +1225,10 @@ export class Server implements EtcdServer, TransportSink {
     await this.#requireAdmin(ctx);
     const id = computeMemberId(peerUrls, { addedAtSeconds: Math.floor(this.#clock.nowMs() / 1000) });
     const { isLearner } = request;
-    if (this.#config.strictReconfigCheck && !isLearner) {
+    if (this.#config.strictReconfigCheck) {
       const fields = { "local-member-id": hexId(this.member.id), "requested-member-add": `${hexId(id)}` };
-      if (!this.#cluster.isReadyToAddVotingMember()) {
+      // A learner has no part in the quorum; but who is not connected to all should not add anybody.
+      if (!isLearner && !this.#cluster.isReadyToAddVotingMember()) {
         const error = new EtcdError("MemberNotEnoughStarted");
         this.#logger.warn("rejecting member add request; not enough healthy members", { ...fields, error });
         throw error;
@@ -1296,13 +1306,26 @@ export class Server implements EtcdServer, TransportSink {
 
   async memberPromote(request: MemberPromoteRequest, ctx: RequestContext): Promise<MemberPromoteResponse> {
     await this.#requireAdmin(ctx);
-    if (!this.#loop.isLeader) {
-      const leaderId = await this.#waitLeader(this.#clock.monotonicMs() + this.#timeoutMs, ctx);
-      const members = await this.#transport.promoteMember(leaderId, request.id, ctx);
-      return { header: this.#memberHeader(), members: members.map(wireMember) };
-    }
-    const members = await this.#promoteAsLeader(request.id, ctx);
+    const members = this.#loop.isLeader
+      ? await this.#promoteAsLeader(request.id, ctx)
+      : await this.#promoteAtLeader(request.id, ctx);
     return { header: this.#memberHeader(), members: members.map(wireMember) };
+  }
+
+  /** Asks whoever leads, and again when that one did not decide: it may lead no longer. */
+  async #promoteAtLeader(id: bigint, ctx: RequestContext): Promise<readonly Member[]> {
+    const deadlineMs = this.#clock.monotonicMs() + this.#timeoutMs;
+    for (;;) {
+      const leaderId = await this.#waitLeader(deadlineMs, ctx);
+      try {
+        if (leaderId === this.member.id) return await this.#promoteAsLeader(id, ctx);
+        return await this.#transport.promoteMember(leaderId, id, ctx);
+      } catch (error) {
+        if (ctx.signal?.aborted || (error instanceof EtcdError && promotionVerdicts.has(error.kind))) throw error;
+        if (this.#clock.monotonicMs() >= deadlineMs) throw new EtcdError("Timeout", { cause: error });
+      }
+      await this.#clock.sleep(50, ctx.signal);
+    }
   }
 
   /** Another member passes on what its caller, named by `ctx`, asked of it. */
