@@ -132,6 +132,8 @@ async function until(condition: () => boolean | Promise<boolean>): Promise<void>
   while (!(await condition())) await systemClock.sleep(20);
 }
 
+const serverOf = (place: Place): Server => (place.member as RunningMember).server;
+
 /** Bits that fell over on a disk: in every place of the database file where `from` stands, `to` stands now. */
 function corrupt(dataDir: string, from: string, to: string): void {
   const file = path.join(dataDir, "member", "snap", "db.lmdb");
@@ -146,8 +148,6 @@ function corrupt(dataDir: string, from: string, to: string): void {
 }
 
 describe("a member whose database was corrupted", () => {
-  const serverOf = (place: Place): Server => (place.member as RunningMember).server;
-
   /** Three members with some history; then the last one is stopped and a value in its database changed. */
   async function corrupted(changes: Partial<ServerConfig> = {}): Promise<Place[]> {
     const all = await places(["a", "b", "c"]);
@@ -216,3 +216,136 @@ describe("a member whose database was corrupted", () => {
     expect(serverOf(a).alarms()).toEqual([{ memberId: 0n, alarm: AlarmType.Corrupt }]);
   }, 180_000);
 });
+
+/** Hands leadership to another member, and waits until all have heard of it. */
+async function moveLeader(all: readonly Place[], to: Place): Promise<void> {
+  const targetId = serverOf(to).member.id;
+  await until(async () => {
+    const leader = all.find((place) => serverOf(place).raftView().isLeader);
+    if (leader && leader !== to)
+      await serverOf(leader)
+        .moveLeader({ targetId }, {})
+        .catch(() => {});
+    return all.every((place) => serverOf(place).raftView().leaderId === targetId);
+  });
+}
+
+it("leases live through changes of leader: none ends early, none is forgotten, and each ends once", async () => {
+  const all = await places(["a", "b", "c"]);
+  await Promise.all(all.map((place) => start(place, all)));
+  const [a] = all as [Place, Place, Place];
+  const ttl = 3;
+  const kept = await serverOf(a).leaseGrant({ id: 0n, ttl: 3600 }, {});
+  const ids: bigint[] = [];
+  for (let i = 0; i < 40; i++) {
+    const { id } = await serverOf(all[i % 3] as Place).leaseGrant({ id: 0n, ttl }, {});
+    ids.push(id);
+  }
+  const lastGrantMs = systemClock.monotonicMs();
+  await Promise.all(
+    ids.map((lease, i) =>
+      serverOf(a).put(PutRequest.create({ key: utf8Bytes(`leased-${i}`), value: utf8Bytes("1"), lease }), {}),
+    ),
+  );
+  for (let round = 0; round < 6; round++) {
+    await moveLeader(all, all[round % 3] as Place);
+    const { leases } = await serverOf(a).leaseLeases({});
+    const isEarly = systemClock.monotonicMs() < lastGrantMs + ttl * 1000;
+    if (isEarly) expect(leases).toContainEqual({ id: ids.at(-1) });
+  }
+  for (const place of all) {
+    await until(async () => (await serverOf(place).leaseLeases({})).leases.length === 1);
+    expect((await serverOf(place).leaseLeases({})).leases).toEqual([{ id: kept.id }]);
+  }
+  // A put and a deletion for each, and nothing else.
+  expect(serverOf(a).header().revision).toBe(1 + 2 * ids.length);
+  const { count } = await serverOf(a).range(
+    RangeRequest.create({ key: utf8Bytes("leased-"), rangeEnd: utf8Bytes("leased."), countOnly: true }),
+    {},
+  );
+  expect(count).toBe(0);
+
+  // A leader that stops has handed over before: the others are not without one.
+  const leader = all.find((place) => serverOf(place).raftView().isLeader) as Place;
+  const { term } = serverOf(leader).raftView();
+  await stop(leader);
+  const heir = all.find((place) => place.member && serverOf(place).raftView().isLeader);
+  expect(heir && serverOf(heir).raftView().term).toBe(term + 1);
+}, 180_000);
+
+it("members are added, promoted, updated and removed, by whichever member is asked", async () => {
+  const all = await places(["a", "b", "c", "d"]);
+  const [a, b, c, d] = all as [Place, Place, Place, Place];
+  const three = [a, b, c];
+  await Promise.all(three.map((place) => start(place, three)));
+  await moveLeader(three, a);
+  const asked = serverOf(b);
+  const add = () => asked.memberAdd({ peerUrls: [d.url], isLearner: true }, {});
+  // Not before the members have been connected for five seconds.
+  await expect(add()).rejects.toMatchObject({ kind: "Unhealthy" });
+  await until(() =>
+    add().then(
+      () => true,
+      () => false,
+    ),
+  );
+  const dId = (await asked.memberList({ linearizable: true }, {})).members.find(({ isLearner }) => isLearner)?.id ?? 0n;
+  await expect(asked.memberAdd({ peerUrls: [a.url], isLearner: false }, {})).rejects.toMatchObject({
+    kind: "PeerURLExist",
+  });
+  await expect(asked.memberAdd({ peerUrls: ["http://127.0.0.1:1"], isLearner: true }, {})).rejects.toMatchObject({
+    kind: "TooManyLearners",
+  });
+  await expect(asked.memberPromote({ id: dId }, {})).rejects.toMatchObject({ kind: "LearnerNotReady" });
+  await expect(asked.memberPromote({ id: 4711n }, {})).rejects.toMatchObject({ kind: "MemberNotFound" });
+  await expect(asked.memberPromote({ id: serverOf(c).member.id }, {})).rejects.toMatchObject({
+    kind: "MemberNotLearner",
+  });
+  await expect(serverOf(a).moveLeader({ targetId: dId }, {})).rejects.toMatchObject({ kind: "BadLeaderTransferee" });
+  await expect(asked.moveLeader({ targetId: asked.member.id }, {})).rejects.toMatchObject({ kind: "NotLeader" });
+
+  await start(d, all, { isNewCluster: false });
+  expect(serverOf(d).raftView().isLearner).toBe(true);
+  await until(() =>
+    asked.memberPromote({ id: dId }, {}).then(
+      () => true,
+      () => false,
+    ),
+  );
+  await until(() => !serverOf(d).raftView().isLearner);
+  await moveLeader(all, d);
+
+  // The leader removes itself, once it has been connected for long enough: the others go on, and it ends.
+  let left: (string | undefined)[] = [];
+  await until(() =>
+    serverOf(d)
+      .memberRemove({ id: dId }, {})
+      .then(
+        ({ members }) => {
+          left = members.map(({ name }) => name).sort();
+          return true;
+        },
+        () => false,
+      ),
+  );
+  expect(left).toEqual(["a", "b", "c"]);
+  expect(await serverOf(d).stopped).toMatchObject({ name: "MemberRemovedError" });
+  await stop(d);
+  await until(() => three.some((place) => serverOf(place).raftView().isLeader));
+  await put(serverOf(c), "after", "removal");
+  const updated = await serverOf(c).memberUpdate(
+    { id: serverOf(c).member.id, peerUrls: [c.url, "http://127.0.0.1:1"] },
+    {},
+  );
+  expect(updated.members.find(({ id }) => id === serverOf(c).member.id)?.peerUrls).toEqual([
+    c.url,
+    "http://127.0.0.1:1",
+  ]);
+
+  // Without a quorum the linearizable list fails, the plain one does not, and nothing is removed.
+  await stop(a);
+  await stop(b);
+  const last = serverOf(c);
+  await expect(last.memberList({ linearizable: true }, {})).rejects.toMatchObject({ kind: "Timeout" });
+  expect((await last.memberList({ linearizable: false }, {})).members).toHaveLength(3);
+}, 180_000);

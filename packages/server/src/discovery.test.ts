@@ -1,10 +1,16 @@
 import dgram from "node:dgram";
 import { Resolver } from "node:dns/promises";
-import type { AddressInfo } from "node:net";
+import { mkdtempSync, rmSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
+import { startEtcd } from "./boot.ts";
 import { configFromArguments } from "./config.ts";
 import { discoverCluster, type Names, type SrvRecord } from "./discovery.ts";
-import type { LogFields, Logger } from "./lib/log.ts";
+import { systemClock } from "./lib/clock.ts";
+import { type LogFields, type Logger, silentLogger } from "./lib/log.ts";
+import { systemRandom } from "./lib/random.ts";
 
 const cleanUps: (() => void)[] = [];
 afterEach(() => {
@@ -144,3 +150,38 @@ describe("discovery by DNS", () => {
     expect(config.initialCluster.size).toBe(3);
   });
 });
+
+it("a member starts in the cluster that the records name, and the next time without them", async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), "etcd-srv-"));
+  cleanUps.push(() => rmSync(folder, { recursive: true, force: true }));
+  const port = await new Promise<number>((resolve) => {
+    const probe = createServer().listen(0, "127.0.0.1", () => {
+      const { port: free } = probe.address() as AddressInfo;
+      probe.close(() => resolve(free));
+    });
+  });
+  const config = configFromArguments([
+    ...["--name", "b", "--data-dir", path.join(folder, "b.etcd"), "--discovery-srv", "example.test"],
+    ...["--listen-peer-urls", `http://127.0.0.1:${port}`, "--initial-advertise-peer-urls", `http://127.0.0.1:${port}`],
+    ...["--listen-client-urls", "http://127.0.0.1:0", "--advertise-client-urls", "http://127.0.0.1:0"],
+  ]);
+  const start = (names: Names) =>
+    startEtcd(config, {
+      clock: systemClock,
+      random: systemRandom,
+      logger: silentLogger,
+      onFatal: (error) => {
+        throw error;
+      },
+      backendCommits: "inline",
+      names,
+    });
+  const resolveHost = async () => "127.0.0.1";
+  const first = await start({ resolveHost, resolveSrv: async () => [srv("m1.example.test", port)] });
+  const { members } = await first.server.memberList({ linearizable: true }, {});
+  expect(members.map(({ name, peerUrls }) => [name, peerUrls])).toEqual([["b", [`http://m1.example.test:${port}`]]]);
+  await first.stop();
+  const again = await start({ resolveHost, resolveSrv: () => Promise.reject(new Error("nobody asks")) });
+  expect(again.server.member).toEqual(first.server.member);
+  await again.stop();
+}, 120_000);
