@@ -72,5 +72,5 @@ describe.skipIf(!realBin)("a mixed cluster with corruption checks", () => {
     } finally {
       await last.kill();
     }
-  });
+  }, 600_000);
 });

@@ -131,6 +131,7 @@ import type {
   RequestContext,
   SnapshotStream,
 } from "./door.ts";
+import { fastForwardElection } from "./fast-forward.ts";
 import {
   APPLIED_INDEX_WAIT_MS,
   APPLY_LAG_MAX,
@@ -386,7 +387,7 @@ export class Server implements EtcdServer, TransportSink {
       () => this.#fail(undefined),
       (error) => this.#fail(error),
     );
-    this.#fastForwardElection();
+    this.#job(this.#fastForwardElection());
     this.#job(this.#snapshotter.runPurge());
     this.#job(this.#watchLeases());
     this.#job(this.#watchClusterVersion());
@@ -464,32 +465,32 @@ export class Server implements EtcdServer, TransportSink {
     this.#clock.after(this.#config.electionTicks * this.#config.tickMs, () => this.#fail(new MemberRemovedError()));
   }
 
-  /**
-   * A member that is alone need not wait for anybody to be the leader: it stands for election as soon as it has applied
-   * what it knows to be committed, which may say that it is not alone.
-   */
-  #fastForwardElection(): void {
+  #fastForwardElection(): Promise<void> {
     const { electionTicks, tickMs, initialElectionTickAdvance } = this.#config;
-    if (!initialElectionTickAdvance) {
-      this.#logger.info("skipping initial election tick advance", { "election-ticks": electionTicks });
-      return;
-    }
-    this.#logger.info("starting initial election tick advance", { "election-ticks": electionTicks });
-    const { commit } = this.#deps.storage.initialState().hardState;
-    this.#applied.wait(commit).then(
-      () => {
-        const voters = this.#apply.confState.voters;
-        if (voters.length !== 1 || voters[0] !== this.member.id) return;
-        this.#logger.info("started as single-node; fast-forwarding election ticks", {
-          "local-member-id": hexId(this.member.id),
-          "forward-ticks": electionTicks - 1,
-          "forward-duration": goDuration((electionTicks - 1) * tickMs),
-          "election-ticks": electionTicks,
-          "election-timeout": goDuration(electionTicks * tickMs),
-        });
-        this.#loop.call((node) => node.campaign());
+    const { id } = this.member;
+    return fastForwardElection(
+      {
+        clock: this.#clock,
+        logger: this.#logger,
+        memberId: id,
+        electionTicks,
+        tickMs,
+        isEnabled: initialElectionTickAdvance,
+        caughtUp: this.#applied.wait(this.#deps.storage.initialState().hardState.commit),
+        isAlone: () => {
+          const { voters } = this.#apply.confState;
+          return voters.length === 1 && voters[0] === id;
+        },
+        activePeers: () =>
+          this.#cluster.members().filter((member) => this.#transport.activeSinceMs(member.id) !== undefined).length,
+        campaign: () => this.#loop.call((node) => node.campaign()),
+        // With a leader there is nothing to wait for, and a leader's own ticks are its measure of who is there.
+        advance: (ticks) =>
+          this.#loop.call((node) => {
+            for (let i = 0; i < ticks && this.#loop.leaderId === 0n; i++) node.tick();
+          }),
       },
-      () => {}, // stopped
+      this.#stop.signal,
     );
   }
 
