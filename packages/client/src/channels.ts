@@ -5,7 +5,7 @@
  */
 import { isIP } from "node:net";
 import type { ChannelCredentials, Client as GrpcClient, ChannelOptions as GrpcOptions } from "@grpc/grpc-js";
-import { DEADLINE_TEXT, RpcError } from "./errors.ts";
+import { ConnectionError, DEADLINE_TEXT, RpcError } from "./errors.ts";
 import { type ClientOptions, DEFAULT_DIAL_TIMEOUT_MS, parseEndpoint, RECEIVE_BYTES_MAX } from "./options.ts";
 import { Code } from "./wire/index.ts";
 
@@ -16,8 +16,12 @@ type Channel = ReturnType<GrpcClient["getChannel"]>;
 const RECONNECT_FIRST_MS = 100;
 const RECONNECT_MAX_MS = 2_000;
 const KEEP_ALIVE_TIMEOUT_MS = 20_000;
+/** A method that every server may be asked for. */
+const PROBE_PATH = "/grpc.health.v1.Health/Check";
 /** How long one look at a channel's state may last before all are looked at again. */
 const STATE_WATCH_MS = 1_000;
+/** grpc answers at once when it has no connection; this bounds the answer should it have one after all. */
+const PROBLEM_TIMEOUT_MS = 100;
 
 export interface Connection {
   readonly endpoint: string;
@@ -93,7 +97,8 @@ export class Channels {
    * aborted. `only` names the one endpoint that will do.
    */
   async pick(deadlineMs: number, signal?: AbortSignal, only?: string): Promise<Connection> {
-    const { READY } = this.#grpc.connectivityState;
+    const { READY, TRANSIENT_FAILURE } = this.#grpc.connectivityState;
+    let problem: Promise<ConnectionError | undefined> | undefined;
     for (;;) {
       if (this.#isClosed) throw new RpcError(Code.Canceled, "the client is closed");
       signal?.throwIfAborted();
@@ -108,11 +113,39 @@ export class Channels {
           this.#next = (this.#next + i + 1) % candidates.length;
           return connection;
         }
+        if (state === TRANSIENT_FAILURE) problem = this.#problem(connection);
         states.push({ channel, state });
       }
-      if (Date.now() >= deadlineMs) throw new RpcError(Code.DeadlineExceeded, DEADLINE_TEXT);
+      if (Date.now() >= deadlineMs) {
+        const cause = await problem;
+        throw new RpcError(Code.DeadlineExceeded, DEADLINE_TEXT, cause && { cause });
+      }
       await this.#change(states, Math.min(deadlineMs, Date.now() + STATE_WATCH_MS), signal);
     }
+  }
+
+  /** Why a channel has no connection: grpc tells that only to a call which does not wait for one. */
+  #problem({ endpoint, grpc }: Connection): Promise<ConnectionError | undefined> {
+    return new Promise((resolve) => {
+      const none = Buffer.alloc(0);
+      const options = { deadline: Date.now() + PROBLEM_TIMEOUT_MS };
+      grpc.makeUnaryRequest(
+        PROBE_PATH,
+        () => none,
+        () => none,
+        none,
+        new this.#grpc.Metadata(),
+        options,
+        (error) => {
+          const text = error?.code === Code.Unavailable ? error.details : "";
+          const reason =
+            /^No connection established\. Last error: (?:\w*Error(?: \[\w+\])?: )?(.*?)\.? Resolution note: /s.exec(
+              text,
+            )?.[1] ?? (text.startsWith("Name resolution failed") ? text : undefined);
+          resolve(reason === undefined ? undefined : new ConnectionError(endpoint, reason));
+        },
+      );
+    });
   }
 
   /** Resolves when one of the channels leaves its state, or the time is up; rejects when the signal is aborted. */
@@ -143,7 +176,7 @@ export class Channels {
 
 /**
  * Keeps an IP address from being sent as TLS server name: no name is due then, and Node says so on standard error, in the
- * middle of a tool's output. grpc-js has no option for it; where it looks otherwise inside, the warning is all there is.
+ * middle of a tool's output. The dot that ends a name in DNS does not belong there either. grpc-js has no option for it; where it looks otherwise inside, the warning is all there is.
  */
 function nameNoAddress(credentials: ChannelCredentials): ChannelCredentials {
   interface Connector {
@@ -155,7 +188,8 @@ function nameNoAddress(credentials: ChannelCredentials): ChannelCredentials {
   maker._createSecureConnector = (...args) => {
     const connector = create.apply(credentials, args);
     const options = connector.connectionOptions;
-    if (options?.servername !== undefined && isIP(options.servername)) options.servername = "";
+    const { servername } = options ?? {};
+    if (options && servername !== undefined) options.servername = isIP(servername) ? "" : servername.replace(/\.$/, "");
     return connector;
   };
   return credentials;

@@ -9,7 +9,7 @@ import type { CallOptions as GrpcCallOptions, ClientDuplexStream, ClientReadable
 import { AuthClient } from "./auth.ts";
 import { Channels, dialTimeoutMs, type Connection, type Grpc } from "./channels.ts";
 import { ClusterClient } from "./cluster.ts";
-import { codeOf, DEADLINE_TEXT, RpcError, statusError } from "./errors.ts";
+import { codeOf, ConnectionError, DEADLINE_TEXT, RpcError, statusError } from "./errors.ts";
 import { KvClient } from "./kv.ts";
 import { LeaseClient } from "./lease.ts";
 import { MaintenanceClient } from "./maintenance.ts";
@@ -120,14 +120,19 @@ export class Client implements AsyncDisposable {
         const code = codeOf(error);
         if (code === undefined) throw error;
         const details = error instanceof RpcError ? error.details : (error as EtcdError).message;
-        this.#options.onAttemptFailed?.({ target, attempt, code, details });
+        const { cause } = error as Error;
+        const connectionError = cause instanceof ConnectionError ? cause.message : undefined;
+        this.#options.onAttemptFailed?.({ target, attempt, code, details, connectionError });
         if (!hasRenewedToken && this.#wantsNewToken(error) && method.path !== Auth.methods.authenticate.path) {
           hasRenewedToken = true;
           this.#token = undefined;
           await this.login();
           continue;
         }
-        if (Date.now() >= deadlineMs) throw new RpcError(Code.DeadlineExceeded, DEADLINE_TEXT, { cause: error });
+        if (Date.now() >= deadlineMs) {
+          if (error instanceof RpcError && details === DEADLINE_TEXT) throw error;
+          throw new RpcError(Code.DeadlineExceeded, DEADLINE_TEXT, { cause: error });
+        }
         if (!shouldRepeat(repeatable || wasNeverSent(code, details), code, attempt)) throw error;
         await sleep(pauseMs(), options.signal);
       }

@@ -19,6 +19,20 @@ export class RpcError extends Error {
   }
 }
 
+/**
+ * Why there was no connection: the `cause` of the RpcError that ends a call which waited for one in vain. The message is
+ * that of the system or of TLS, such as "connect ECONNREFUSED 127.0.0.1:2379".
+ */
+export class ConnectionError extends Error {
+  override readonly name = "ConnectionError";
+  readonly endpoint: string;
+
+  constructor(endpoint: string, message: string) {
+    super(message);
+    this.endpoint = endpoint;
+  }
+}
+
 /** The text of a call that ran out of its time, as etcd's own client words it. */
 export const DEADLINE_TEXT = "context deadline exceeded";
 

@@ -3,7 +3,7 @@ export { AuthClient } from "./auth.ts";
 export { type BytesLike, type KeyRange, keyAndEnd, prefixRangeEnd, toBytes, toText } from "./bytes.ts";
 export { Client, connect, type Duplex, type MethodOf } from "./client.ts";
 export { ClusterClient } from "./cluster.ts";
-export { codeOf, isBrokenConnection, RpcError } from "./errors.ts";
+export { ConnectionError, codeOf, isBrokenConnection, RpcError } from "./errors.ts";
 export {
   type CompareOperator,
   compare,

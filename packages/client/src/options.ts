@@ -21,6 +21,8 @@ export interface FailedAttempt {
   readonly attempt: number;
   readonly code: number;
   readonly details: string;
+  /** What kept the call from being sent, when nothing else did: it waited for a connection. */
+  readonly connectionError?: string | undefined;
 }
 
 /** Where the cluster is, and how to reach it. */

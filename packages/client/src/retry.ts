@@ -59,7 +59,7 @@ export function isRepeatable(path: string, request: unknown): boolean {
 
 /** Whether grpc says that it never had a connection to send this attempt on. */
 export function wasNeverSent(code: number, details: string): boolean {
-  return code === Code.Unavailable && details.startsWith("No connection established");
+  return code === Code.Unavailable && /^(?:No connection established|Name resolution failed)/.test(details);
 }
 
 /** Whether to try again after `attempt` (from 0) ended with this status. */

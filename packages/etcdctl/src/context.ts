@@ -21,6 +21,8 @@ export interface Connected<C extends CallClient = CallClient> extends AsyncDispo
 }
 
 export interface ConnectOptions {
+  /** What the client calls itself in its log. */
+  readonly logger?: string;
   /** Instead of those that the flags name. */
   readonly endpoints?: readonly string[];
 }

@@ -26,6 +26,10 @@ const codeNames = [
   "Unauthenticated",
 ] as const;
 
+/** Whether a call ran out of its time here, as against one whose server said so. */
+export const isTimeout = ({ code, details }: { readonly code: number; readonly details: string }): boolean =>
+  code === DEADLINE_EXCEEDED && details === DEADLINE_TEXT;
+
 export const isRpcError = (error: unknown): error is RpcError => error instanceof Error && error.name === "RpcError";
 
 /** `rpc error: code = Unavailable desc = ...` */
@@ -42,7 +46,7 @@ export function errorText(error: unknown): string {
     }
     return error instanceof Error ? error.message : String(error);
   }
-  if (error.code === DEADLINE_EXCEEDED && error.details === DEADLINE_TEXT) return DEADLINE_TEXT;
+  if (isTimeout(error)) return DEADLINE_TEXT;
   return error.details.startsWith("etcdclient: ") ? error.details : statusText(error.code, error.details);
 }
 

@@ -51,14 +51,20 @@ function url(endpoint: string): string | undefined {
 /** The connection could not be made, or ended, or is not ours to judge: the full client shall try. */
 class Handover extends Error {}
 
+/** What only a client of this kind is asked for. */
+export interface QuickOptions extends ClientOptions {
+  /** Told why an endpoint could not be connected to; the full client tries again. */
+  readonly onDialFailed?: ((message: string) => void) | undefined;
+}
+
 export class QuickClient implements CallClient {
-  readonly #options: ClientOptions;
+  readonly #options: QuickOptions;
   readonly #openFully: () => Promise<Client>;
   readonly #sessions = new Map<string, Promise<ClientHttp2Session>>();
   #full: Promise<Client> | undefined;
 
   /** @param openFully loads the full client, when it comes to that */
-  constructor(options: ClientOptions, openFully: () => Promise<Client>) {
+  constructor(options: QuickOptions, openFully: () => Promise<Client>) {
     this.#options = options;
     this.#openFully = openFully;
   }
@@ -160,13 +166,14 @@ export class QuickClient implements CallClient {
       const session = connect(where, {
         settings: { enablePush: false, initialWindowSize: 1 << 20 },
       });
-      const give = (): void => {
+      const give = (error?: Error): void => {
+        if (error) this.#options.onDialFailed?.(error.message);
         clearTimeout(timer);
         this.#sessions.delete(endpoint);
         session.destroy();
         reject(new Handover());
       };
-      const timer = setTimeout(give, CONNECT_TIMEOUT_MS);
+      const timer = setTimeout(() => give(), CONNECT_TIMEOUT_MS);
       session.on("error", give);
       session.on("goaway", () => this.#sessions.delete(endpoint));
       // Connected means that the other end speaks HTTP/2: its settings have come.

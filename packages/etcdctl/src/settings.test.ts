@@ -18,20 +18,24 @@ const file = (name: string, text: string): string => {
 };
 
 test("endpoints are found by SRV records, secure ones first", async () => {
-  const records: Record<string, { name: string; port: number }[]> = {
-    "_etcd-client-ssl-x._tcp.example.org": [{ name: "a.example.org.", port: 2379 }],
-    "_etcd-client-x._tcp.example.org": [{ name: "b.example.org", port: 2378 }],
+  const records: Record<string, { name: string; port: number; priority: number }[]> = {
+    "_etcd-client-ssl-x._tcp.example.org": [{ name: "a.example.org.", port: 2379, priority: 0 }],
+    "_etcd-client-x._tcp.example.org": [
+      { name: "b.example.org", port: 2378, priority: 2 },
+      { name: "c.example.org", port: 2377, priority: 1 },
+    ],
   };
   const lookUp = (name: string) => {
     const found = records[name];
     return found ? Promise.resolve(found) : Promise.reject(Object.assign(new Error("no"), { code: "ENOTFOUND" }));
   };
   expect(await discoverEndpoints("example.org", "x", lookUp)).toEqual([
-    "https://a.example.org:2379",
-    "http://b.example.org:2378",
+    "https://a.example.org.:2379",
+    "http://c.example.org.:2377",
+    "http://b.example.org.:2378",
   ]);
-  await expect(discoverEndpoints("example.org", "", lookUp)).rejects.toThrow(
-    "dns lookup errors: lookup _etcd-client-ssl._tcp.example.org: no such host and lookup _etcd-client._tcp.example.org: no such host",
+  await expect(discoverEndpoints("example.org", "", lookUp, ["127.0.0.1"])).rejects.toThrow(
+    "dns lookup errors: lookup _etcd-client-ssl._tcp.example.org on 127.0.0.1:53: no such host and lookup _etcd-client._tcp.example.org on 127.0.0.1:53: no such host",
   );
 });
 
@@ -72,7 +76,12 @@ test("TLS files that cannot be used are named", () => {
   expect(read(noise, noise)).toThrow("tls: failed to find any PEM data in certificate input");
   expect(read(broken, noise)).toThrow("tls: failed to find any PEM data in key input");
   expect(read("", "", broken)).toThrow("x509: malformed certificate");
-  expect(read("", "", folder)).toThrow(`open ${folder}: is a directory`);
+  expect(read("", "", folder)).toThrow(`read ${folder}: is a directory`);
+  const aKey = file("key", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n");
+  expect(read(aKey, aKey)).toThrow("but did find a private key; PEM inputs may have been switched");
+  expect(read(broken, broken)).toThrow("tls: found a certificate rather than a key in the PEM for the private key");
+  expect(read(broken, aKey)).toThrow("x509: malformed certificate");
+  expect(read("", "", aKey)).toThrow("x509: malformed tbs certificate");
 });
 
 const certs = path.resolve(fileURLToPath(new URL(".", import.meta.url)), "../../../../shared/conformance/certs");

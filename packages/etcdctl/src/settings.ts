@@ -115,12 +115,12 @@ export async function endpointsFromFlags(flags: FlagSet, io: Io): Promise<readon
   const found = await discoverEndpoints(domain, flags.string("discovery-srv-name")).catch((error: unknown) => {
     throw new ExitError(ERROR, error instanceof Error ? error.message : String(error), { cause: error });
   });
-  if (flags.bool("insecure-discovery")) return found;
-  return found.filter((endpoint) => {
-    const isPlain = endpoint.startsWith("http://");
-    if (isPlain) io.err.write(`ignoring discovered insecure endpoint "${endpoint}"\n`);
-    return !isPlain;
+  const kept = found.filter((endpoint) => {
+    const isIgnored = !flags.bool("insecure-discovery") && endpoint.startsWith("http://");
+    if (isIgnored) io.err.write(`ignoring discovered insecure endpoint "${endpoint}"\n`);
+    return !isIgnored;
   });
+  return kept.length > 0 ? kept : flags.list("endpoints");
 }
 
 /** A password kept in a file: its first line. @throws ExitError 128 when it cannot be read */

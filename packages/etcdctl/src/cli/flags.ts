@@ -166,7 +166,11 @@ export class FlagSet {
       const after = letters.slice(letter.length);
       const here = letters;
       const state = this.#shorts.get(letter);
-      if (!state) throw new FlagError(`unknown shorthand flag: ${quoteRune(letter)} in -${here}`);
+      if (!state) {
+        // pflag looks at bytes, and shows the first of a longer letter as a letter of its own.
+        const byte = String.fromCharCode(toBytes(letter)[0] as number);
+        throw new FlagError(`unknown shorthand flag: ${quoteRune(byte)} in -${here}`);
+      }
       letters = "";
       if (after.length > 1 && after.startsWith("=")) this.#set(state, after.slice(1));
       else if (state.spec.type === "bool") {

@@ -4,11 +4,11 @@ import { type CommandPath, type CommandSpec, commandName, inheritedFlags, localF
 import type { FlagSpec } from "./flags.ts";
 
 /** The whole help of a command, as `--help` prints it. */
-export function helpText(path: CommandPath): string {
+export function helpText(path: CommandPath, { hasHelpFlag = true } = {}): string {
   const { command, parents } = path;
   const isRoot = parents.length === 0;
   const hasCommands = (command.subcommands ?? []).length > 0;
-  const flags = localFlags(path);
+  const flags = localFlags(path).filter(({ name }) => hasHelpFlag || name !== "help");
   const sections: string[] = [
     section("NAME", [`${isRoot ? command.name : commandName(path)} - ${command.short}`]),
     section(
@@ -89,8 +89,17 @@ function columns(rows: readonly (readonly [string, string])[]): string {
   return rows.map(([left, right]) => `${left}${"\t".repeat(Math.ceil((stop - width(left)) / 8))}${right}\n`).join("");
 }
 
-/** The plain usage of a request inside a transaction. */
-export function requestUsage(name: string, flags: readonly FlagSpec[]): string {
-  const rows = flags.filter(({ own }) => !own).map((flag): [string, string] => [flagLabel(flag), flag.usage]);
-  return `Usage:\n   ${name} [flags]\n\nFlags:\n${columns(rows)}\n`;
+/** The usage of a request inside a transaction, in the plain layout of the library that the Go tool is made with. */
+export function requestUsage(usage: string, name: string, flags: readonly FlagSpec[]): string {
+  const help: FlagSpec = { name: "help", short: "h", type: "bool", usage: `help for ${name}` };
+  const rows = [...flags, help]
+    .toSorted((a, b) => (a.name < b.name ? -1 : 1))
+    .map((flag): [string, string] => {
+      const type = flag.type === "bool" ? "" : ` ${flag.type === "int64" ? "int" : flag.type}`;
+      const preset = flag.type === "string" && flag.default ? ` (default ${JSON.stringify(flag.default)})` : "";
+      return [`${flag.short ? `  -${flag.short}, ` : "      "}--${flag.name}${type}`, `${flag.usage}${preset}`];
+    });
+  const width = Math.max(...rows.map(([label]) => label.length));
+  const lines = rows.map(([label, text]) => `${label.padEnd(width)}   ${text}\n`);
+  return `Usage:\n   ${usage} [flags]\n\nFlags:\n${lines.join("")}\n`;
 }

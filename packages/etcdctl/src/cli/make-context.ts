@@ -2,9 +2,11 @@
 import type { Client, ClientOptions, TlsOptions } from "@etcd-ts/client";
 import { openColors, wantsColors } from "../color.ts";
 import type { CallClient, CommandContext, Connected, ConnectOptions } from "../context.ts";
-import { exitWith, statusText } from "../errors.ts";
+import { logAttempt } from "../attempt-log.ts";
+import { isTimeout } from "../errors.ts";
+import { exitWith } from "../errors.ts";
 import { BAD_CONNECTION } from "../exit.ts";
-import { type Io, writeLog } from "../io.ts";
+import type { Io } from "../io.ts";
 import { openPrinter, type Printer } from "../print/printer.ts";
 import {
   applyEnvironment,
@@ -63,18 +65,21 @@ export function makeContext(flags: FlagSet, io: Io, trace: Trace = { step: "argu
     return credentials(flags.string("user"), password, () => askPassword(io, "Password: "));
   };
 
+  /** What kept the quick client from a connection. */
+  let dialProblem: string | undefined;
+  let logger: string | undefined;
   const told = (options: ClientOptions): ClientOptions => ({
     ...options,
     endpoints: options.endpoints.map((endpoint) => endpoint.trim()),
     dialTimeoutMs: flags.milliseconds("dial-timeout"),
     keepAliveTimeMs: flags.milliseconds("keepalive-time"),
     keepAliveTimeoutMs: flags.milliseconds("keepalive-timeout"),
-    onAttemptFailed: ({ target, attempt, code, details }) => {
-      trace.endpoint = target;
+    onAttemptFailed: (failed) => {
+      trace.endpoint = failed.target;
       if (flags.string("errors") === "json") return;
-      const fields = { target: `etcd-endpoints://${target}`, attempt, error: statusText(code, details) };
-      const where = "v3/retry_interceptor.go:63";
-      writeLog(io, "warn", where, "retrying of unary invoker failed", fields, "etcd-client");
+      // On a busy machine the time may run out before the full client has met what the quick one did.
+      const connectionError = failed.connectionError ?? (isTimeout(failed) ? dialProblem : undefined);
+      logAttempt(io, options.endpoints, { ...failed, connectionError }, logger);
     },
   });
   const openFully = async (options: ClientOptions): Promise<Client> => {
@@ -94,12 +99,16 @@ export function makeContext(flags: FlagSet, io: Io, trace: Trace = { step: "argu
     const given = told(options);
     if (!isPlain(given)) return openFully(options);
     trace.step = "call";
-    return new QuickClient(given, () => openFully(options));
+    const onDialFailed = (message: string): void => {
+      dialProblem = message;
+    };
+    return new QuickClient({ ...given, onDialFailed }, () => openFully(options));
   };
   const connectWith = async <C extends CallClient>(
     open: (options: ClientOptions) => Promise<C>,
     options: ConnectOptions = {},
   ): Promise<Connected<C>> => {
+    logger = options.logger;
     await prepare();
     const endpoints = options.endpoints ?? (await endpointsFromFlags(flags, io));
     const files = tlsFilesFromFlags(flags);

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
@@ -239,7 +240,10 @@ test("snapshot save writes the stream to a file and leaves no part behind", asyn
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "ctl-"));
   try {
     const file = path.join(folder, "s.db");
-    const stream = () => [{ blob: Buffer.from("abc") }, { blob: Buffer.from("def") }];
+    const pages = Buffer.alloc(1024, "abc");
+    const hash = createHash("sha256").update(pages).digest();
+    const whole = Buffer.concat([pages, hash]);
+    const stream = () => [whole.subarray(0, 1030), whole.subarray(1030)].map((blob) => ({ blob }));
     const { out, err, exit } = await etcdctl(["snapshot", "save", file], { stream });
     expect({ out, exit }).toEqual({ out: `Snapshot saved at ${file}\n`, exit: 0 });
     expect(
@@ -256,7 +260,15 @@ test("snapshot save writes the stream to a file and leaves no part behind", asyn
       "saved",
     ]);
     expect(fs.readdirSync(folder)).toEqual(["s.db"]);
-    expect(fs.readFileSync(file, "utf8")).toBe("abcdef");
+    expect(fs.readFileSync(file).equals(whole)).toBe(true);
+    const cut = await etcdctl(["snapshot", "save", file], { stream: () => [{ blob: whole.subarray(0, 900) }] });
+    expect(cut).toMatchObject({ exit: 5, out: "" });
+    expect(cut.err).toMatch(/Error: sha256 checksum not found \[bytes: 900\]\n$/);
+    const damaged = Buffer.from(whole);
+    damaged[7] = 0;
+    const wrong = await etcdctl(["snapshot", "save", file], { stream: () => [{ blob: damaged }] });
+    expect(wrong).toMatchObject({ exit: 5, out: "" });
+    expect(wrong.err).toMatch(/checksum does not match/);
     const broken = function* () {
       yield { blob: Buffer.from("abc") };
       throw rpcError(14, "gone");
@@ -287,7 +299,7 @@ test("snapshot status and restore are handed to etcdutl with a note", async () =
   ]);
   expect(restore.err).toBe("Deprecated: Use `etcdutl snapshot restore` instead.\n\n");
   expect(restore.children[0]?.words).toEqual(
-    "/our/etcdutl snapshot restore --data-dir=n.etcd --name=n --bump-revision=5 --mark-compacted=true --write-out=simple -- s.db".split(
+    "/our/etcdutl snapshot restore --data-dir=n.etcd --initial-memory-map-size=0 --name=n --bump-revision=5 --mark-compacted=true --write-out=simple -- s.db".split(
       " ",
     ),
   );

@@ -2,13 +2,18 @@
 // cluster for keys, users and roles. Its answer is a line for each candidate, `WORD<tab>DESCRIPTION`, and last `:nospace`
 // or `:done`.
 import type { Run } from "../cli/command.ts";
+import { FlagError } from "../cli/flags.ts";
+import { quote } from "../go/quote.ts";
 
 type Shell = "bash" | "zsh" | "fish" | "powershell";
 
 /** `completion bash` and its siblings. */
 export const runCompletion =
   (shell: Shell): Run =>
-  ({ flags, io }) => {
+  ({ flags, io }, [extra]) => {
+    if (extra !== undefined) {
+      throw new FlagError(`unknown command ${quote(extra)} for "etcdctl completion ${shell}"`);
+    }
     io.out.write(scripts[shell](flags.bool("no-descriptions") ? "__completeNoDesc" : "__complete"));
     return Promise.resolve();
   };

@@ -37,7 +37,7 @@ async function healthOf(context: CommandContext, endpoint: string): Promise<Endp
   const sick = (took: string, error: string): EndpointHealth => ({ endpoint, health: false, took, error });
   let took = "";
   try {
-    await using connected = await context.connect({ endpoints: [endpoint] });
+    await using connected = await context.connect({ endpoints: [endpoint], logger: "client" });
     const { client, timeoutMs } = connected;
     const start = context.io.now();
     const elapsed = (): string => formatDuration(BigInt(Math.round((context.io.now() - start) * 1e6)));

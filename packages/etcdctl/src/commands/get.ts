@@ -28,7 +28,9 @@ export async function runGet(context: CommandContext, args: readonly string[]): 
       throw badArgs("print-value-only is only for `--write-out=simple`");
     }
   };
-  if (!printer.pagedRange || !canPage(request)) {
+  // A member that is asked alone may not have reached the revision of the page that another gave.
+  const canWander = request.serializable === true && client.endpoints.length > 1;
+  if (!printer.pagedRange || !canPage(request) || canWander) {
     const response = await client.call(KV.methods.range, request, { timeoutMs });
     check();
     printer.print("get", response, { valueOnly });

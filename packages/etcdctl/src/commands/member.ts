@@ -3,6 +3,7 @@ import type { CommandContext } from "../context.ts";
 import { badArgs, ERROR, ExitError } from "../exit.ts";
 import { quote } from "../go/quote.ts";
 import { ParseError, parseUint64 } from "../go/strconv.ts";
+import { hasHostAndPort, parseUrl, UrlError } from "../go/url.ts";
 
 /** `member list`, as the cluster agrees on it. */
 export async function runMemberList(context: CommandContext): Promise<void> {
@@ -81,22 +82,23 @@ function memberId(args: readonly string[]): bigint {
   }
 }
 
-/** Peer URLs as the cluster takes them: checked here first, and in order. @throws ExitError 1 */
+/** Peer URLs as they are typed, looked at before anybody is asked. @throws ExitError 1 */
 export function checkedUrls(text: string): string[] {
   const refuse = (message: string): ExitError => new ExitError(ERROR, message);
-  const urls = text.split(",").map((given) => {
+  const urls = text.split(",");
+  for (const given of urls) {
     const url = given.trim();
-    const scheme = /^([A-Za-z][A-Za-z0-9+.-]*):/.exec(url)?.[1];
-    if (scheme === undefined && /^[^/?#]*:/.test(url)) {
-      throw refuse(`parse ${quote(url)}: first path segment in URL cannot contain colon`);
+    try {
+      const { scheme, host, path } = parseUrl(url);
+      if (scheme === "http" || scheme === "https") {
+        if (!hasHostAndPort(host)) throw refuse(`URL address does not have the form "host:port": ${url}`);
+        if (path !== "") throw refuse(`URL must not contain a path: ${url}`);
+      } else if (scheme !== "unix" && scheme !== "unixs") {
+        throw refuse(`URL scheme must be http, https, unix, or unixs: ${url}`);
+      }
+    } catch (error) {
+      throw error instanceof UrlError ? refuse(error.message) : error;
     }
-    const [, name, host = "", path = ""] = /^(https?|unixs?):\/\/([^/?#]*)(.*)$/.exec(url) ?? [];
-    if (name === undefined) throw refuse(`URL scheme must be http, https, unix, or unixs: ${url}`);
-    if (name.startsWith("http")) {
-      if (!/:[0-9]*$/.test(host)) throw refuse(`URL address does not have the form "host:port": ${url}`);
-      if (path !== "" && path !== "/") throw refuse(`URL must not contain a path: ${url}`);
-    }
-    return url;
-  });
-  return urls.sort();
+  }
+  return urls;
 }

@@ -63,7 +63,10 @@ test.each([
 test("txn shows the usage of a request with a wrong flag", async () => {
   const { exit, err } = await etcdctl(["txn"], { stdin: "\nput a b --nosuch\n" });
   expect(exit).toBe(3);
-  expect(err).toMatch(/^Usage:\n {3}put \[flags\]\n\nFlags:\n[\s\S]*\nError: invalid txn request: put a b --nosuch\n$/);
+  expect(err).toMatch(
+    /^Usage:\n {3}put \[options\] <key> <value> [^\n]* \[flags\]\n\nFlags:\n {2}-h, --help {11}help for put\n[\s\S]*\n {6}--lease string {3}[^\n]* \(default "0"\)\n[\s\S]*\nError: invalid txn request: put a b --nosuch\n$/,
+  );
+  expect((await etcdctl(["txn"], { stdin: "\ndel a --yes\n\n\n" })).exit).toBe(3);
 });
 
 test("parseCompare() reads all targets and Go's escapes", () => {

@@ -1,7 +1,7 @@
 // txn: compares and two lists of requests, read line by line from standard input.
 import { type Compare, type Init, KV, type RequestOp } from "@etcd-ts/client/wire";
 import { FlagError, type FlagSpec, FlagSet, saturate } from "../cli/flags.ts";
-import { delFlags, getFlags, putFlags } from "../cli/tree.ts";
+import { delFlags, getFlags, putFlags, root } from "../cli/tree.ts";
 import type { CommandContext } from "../context.ts";
 import { badArgs, ExitError, INVALID_INPUT } from "../exit.ts";
 import { toBytes } from "../go/bytes.ts";
@@ -113,10 +113,11 @@ function scanQuoted(text: string): readonly [string | undefined, string] {
   return [unquoteInside(match[1] as string), start.slice(match[0].length)];
 }
 
+/** What is added for people at a terminal has no place in a transaction. */
 const requestFlags: Readonly<Record<"get" | "put" | "del", readonly FlagSpec[]>> = {
-  get: getFlags,
-  put: putFlags,
-  del: delFlags,
+  get: getFlags.filter(({ own }) => !own),
+  put: putFlags.filter(({ own }) => !own),
+  del: delFlags.filter(({ own }) => !own),
 };
 
 /**
@@ -136,7 +137,8 @@ export async function parseRequest(line: string, complain: (text: string) => voi
   } catch (error) {
     if (!(error instanceof FlagError)) throw error;
     const { requestUsage } = await import("../cli/help.ts");
-    complain(requestUsage(name, requestFlags[name]));
+    const usage = root.subcommands?.find((command) => command.name === name)?.usage ?? "";
+    complain(requestUsage(`${name} ${usage}`, name, requestFlags[name]));
     throw invalid(`invalid txn request: ${line}`);
   }
   switch (name) {

@@ -8,7 +8,7 @@ import { errorText } from "../errors.ts";
 import { badArgs, BAD_ARGS, ERROR, ExitError, exitSilently, INTERRUPTED, INVALID_INPUT } from "../exit.ts";
 import { quote, quoteList } from "../go/quote.ts";
 import { splitWords } from "../go/words.ts";
-import type { ChildEnd } from "../io.ts";
+import { type ChildEnd, type Io, writeLog } from "../io.ts";
 
 import { enumName, eventNames } from "../print/answers.ts";
 import { keyRange } from "./requests.ts";
@@ -104,20 +104,26 @@ async function follow(
   follower: Follower = {},
 ): Promise<void> {
   const { io } = context;
+  /** The first revision that was not looked at yet; 0 before the server has said where "now" is. */
+  let next = request.startRevision ?? 0;
   const watcher = client.watch(request, {
     requireLeader: true,
     createdNotify: true,
-    onReconnect: () => {
-      if (io.err.isTerminal) io.err.write("watch: the connection was lost; going on where it broke\n");
-    },
+    onReconnect: () => tellResumed(io, next),
   });
   follower.onOpen?.(() => watcher.requestProgress());
   for await (const response of watcher) {
     if (response.created && !response.canceled) {
+      if (next === 0) next = (response.header?.revision ?? 0) + 1;
       follower.onCreated?.();
       continue;
     }
-    show(context, printer, response);
+    show(context, printer, response, next);
+    // A response without events is the server's word that there is nothing more up to its revision.
+    if (!response.canceled) {
+      const seen = response.events.at(-1)?.kv?.modRevision ?? response.header?.revision ?? 0;
+      next = Math.max(next, seen + 1);
+    }
     for (const event of command.length > 0 ? response.events : []) {
       const env = {
         ETCD_WATCH_REVISION: String(response.header?.revision ?? 0),
@@ -133,15 +139,22 @@ async function follow(
   }
 }
 
-function show(context: CommandContext, printer: Connected["printer"], response: WatchResponse): void {
+/** Nothing was missed: a person is told in words, whoever reads a log in a line of it. */
+function tellResumed(io: Io, revision: number): void {
+  if (io.err.isTerminal) io.err.write(`watch: the connection was lost; going on from revision ${revision}\n`);
+  else writeLog(io, "info", "command/watch.go", "the connection was lost; the watch goes on", { revision }, "client");
+}
+
+/** @param next the first revision not seen yet */
+function show(context: CommandContext, printer: Connected["printer"], response: WatchResponse, next: number): void {
   const { io } = context;
   const { header, events, canceled, created, compactRevision } = response;
   if (canceled) {
     io.err.write(`watch was canceled (${cancelText(response)})\n`);
     if (compactRevision > 0 && io.err.isTerminal) {
-      io.err.write(
-        `watch: everything before revision ${compactRevision} is compacted away; start with --rev=${compactRevision}\n`,
-      );
+      const last = compactRevision - 1;
+      const missed = next === last ? `revision ${last} is` : `revisions ${next} to ${last} are`;
+      io.err.write(`watch: ${missed} compacted away and were not seen; go on with --rev=${compactRevision}\n`);
     }
   } else if (events.length === 0) {
     io.out.write(`progress notify: ${header?.revision ?? 0}\n`);
