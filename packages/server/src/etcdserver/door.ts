@@ -50,6 +50,7 @@ import type {
   HashKVRequest,
   HashKVResponse,
   HashResponse,
+  KeyValue,
   LeaseGrantRequest,
   LeaseGrantResponse,
   LeaseKeepAliveResponse,
@@ -80,7 +81,7 @@ import type {
   TxnResponse,
 } from "@etcd-ts/client/wire";
 import type { Outcome } from "../lib/wait.ts";
-import type { WatchHub } from "../mvcc/index.ts";
+import type { LargeRange, WatchHub } from "../mvcc/index.ts";
 import type { Status as RaftStatus } from "../raft/index.ts";
 
 /** What a caller brings. The rpc layer answers cancelled and overdue calls itself; the signal only frees the wait. */
@@ -119,6 +120,8 @@ export interface EncodedRange {
   readonly pieces: readonly Uint8Array[];
   readonly count: number;
   readonly more: boolean;
+  /** What follows the pieces, when that is too much to be held. */
+  readonly rest?: LargeRange | undefined;
 }
 
 /** Numbers for health, metrics and Status, as of now. */
@@ -166,6 +169,11 @@ export interface EtcdServer {
   linearizableReadNotify(ctx: RequestContext): Promise<void>;
 
   range(request: RangeRequest, ctx: RequestContext): Promise<RangeResponse>;
+  /** Pairs in key order at `request.revision`, up to its limit, as a part of an answer; the others are not counted. */
+  rangePart(
+    request: RangeRequest,
+    ctx: RequestContext,
+  ): Promise<{ readonly kvs: readonly KeyValue[]; readonly more: boolean }>;
   /** At once where nothing has to be waited for: then what it refuses is thrown, not rejected. */
   rangeEncoded(request: RangeRequest, ctx: RequestContext): EncodedRange | Promise<EncodedRange>;
   put(request: PutRequest, ctx: RequestContext): Answer<PutResponse>;

@@ -914,6 +914,12 @@ export class Server implements EtcdServer, TransportSink {
     return response;
   }
 
+  /** What follows in an answer that has begun: at the revision of its beginning, which this member has applied. */
+  async rangePart(request: RangeRequest, ctx: RequestContext) {
+    this.#checkRange(await this.#caller(ctx), request);
+    return this.#store.rangePart(request);
+  }
+
   rangeEncoded(request: RangeRequest, ctx: RequestContext): EncodedRange | Promise<EncodedRange> {
     if (request.serializable) return this.#rangeEncodedNow(request, ctx);
     return this.#readIndex.wait().then(() => this.#rangeEncodedNow(request, ctx));
@@ -928,13 +934,13 @@ export class Server implements EtcdServer, TransportSink {
   #rangeEncodedFor(caller: Caller | undefined, request: RangeRequest): EncodedRange {
     this.#checkRange(caller, request);
     const start = this.#clock.monotonicMs();
-    const { pieces, count, more } = this.#store.rangeEncoded(request);
+    const { pieces, count, more, rest } = this.#store.rangeEncoded(request);
     const all = [this.#encodedHeader(), ...pieces];
     this.#warnSlowRead(start, "read-only range ", () => [
       rangeText(request),
-      `range_response_count:${count} size:${all.reduce((sum, piece) => sum + piece.length, 0)}`,
+      `range_response_count:${count} size:${all.reduce((sum, piece) => sum + piece.length, rest?.byteLength ?? 0)}`,
     ]);
-    return { pieces: all, count, more };
+    return { pieces: all, count, more, rest };
   }
 
   async #beforeRange(request: RangeRequest, ctx: RequestContext): Promise<Caller | undefined> {

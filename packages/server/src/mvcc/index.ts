@@ -13,7 +13,16 @@ export {
 export { type KeyRange, keyRange } from "./key-range.ts";
 export { TXN_OPERATIONS_MAX } from "./limits.ts";
 export { MvccStore } from "./store.ts";
-export type { EncodedRange, HashAt, KeyValueHash, LeaseAttacher, MvccLimits, MvccOptions, MvccStats } from "./types.ts";
+export type {
+  EncodedRange,
+  HashAt,
+  KeyValueHash,
+  LargeRange,
+  LeaseAttacher,
+  MvccLimits,
+  MvccOptions,
+  MvccStats,
+} from "./types.ts";
 export type { WatchEvent } from "./watch/event.ts";
 export type { WatchHub, WatchStats } from "./watch/hub.ts";
 export type { WatchCreate, WatchDelivery, WatchStream } from "./watch/stream.ts";

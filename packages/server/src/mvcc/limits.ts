@@ -12,6 +12,13 @@ export const SCAN_SLICE_BYTES = 2 * 1024 * 1024;
 /** Hashes of finished compactions that are remembered. */
 export const COMPACTION_HASHES_MAX = 10;
 
+/** Bytes of an answer to a range that are held; one of more is read again, a part at a time, as it is sent. Ours. */
+export const ANSWER_BYTES_MAX = 4 * 1024 * 1024;
+
+/** A part ends with the pair that makes it so large, in bytes, or so many, in pairs. Ours. */
+export const ANSWER_PART_BYTES = 256 * 1024;
+export const ANSWER_PART_KEYS = 1000;
+
 /** Live keys that a range at an old revision takes at a time. Ours. */
 export const OLD_RANGE_CHUNK_KEYS = 1000;
 

@@ -3,7 +3,9 @@
  * they are, or decoded messages for who looks inside.
  */
 import type { KeyValue } from "@etcd-ts/client/wire";
-import { readKeyValue, varintLength, writeVarint } from "../storage/index.ts";
+import { ANSWER_PART_BYTES } from "./limits.ts";
+import { copyBytes } from "../lib/bytes.ts";
+import { keyOfKeyValue, readKeyValue, varintLength, writeVarint } from "../storage/index.ts";
 
 export interface KeyValueSink {
   /** Whether the bytes given to `add` must stay as they are after the call. */
@@ -11,8 +13,14 @@ export interface KeyValueSink {
   add(stored: Uint8Array): void;
 }
 
-export class DecodedKeyValues implements KeyValueSink {
+/** Takes a part of an answer: the walk ends with the pair that fills it. */
+export interface PartSink extends KeyValueSink {
+  readonly isFull: boolean;
+}
+
+export class DecodedKeyValues implements PartSink {
   readonly keepsBytes = true;
+  readonly isFull = false;
   readonly kvs: KeyValue[] = [];
 
   add(stored: Uint8Array): void {
@@ -28,17 +36,87 @@ const PIECE_BYTES_MAX = 1024 * 1024;
 /** A tag and the longest length. */
 const FRAME_BYTES_MAX = 6;
 
+/** The fields after the pairs. */
+function tailOf({ more, count }: { readonly more: boolean; readonly count: number }): Uint8Array {
+  const tail = Buffer.alloc(3 + varintLength(count));
+  let at = 0;
+  if (more) {
+    tail[at++] = TAG_MORE;
+    tail[at++] = 1;
+  }
+  if (count > 0) {
+    tail[at++] = TAG_COUNT;
+    at = writeVarint(tail, at, count);
+  }
+  return tail.subarray(0, at);
+}
+
+/** Encodes pairs like {@link EncodedKeyValues}, and remembers the last key. */
+export class EncodedPart implements PartSink {
+  readonly keepsBytes = false;
+  readonly #body = new EncodedKeyValues();
+  #lastKey: Uint8Array | undefined;
+  #bytes = 0;
+  #pairs = 0;
+
+  get lastKey(): Uint8Array | undefined {
+    return this.#lastKey;
+  }
+
+  get isFull(): boolean {
+    return this.#bytes >= ANSWER_PART_BYTES;
+  }
+
+  get pairs(): number {
+    return this.#pairs;
+  }
+
+  add(stored: Uint8Array): void {
+    this.#lastKey = copyBytes(keyOfKeyValue(stored));
+    this.#pairs++;
+    this.#bytes += stored.length;
+    this.#body.add(stored);
+  }
+
+  finish(): readonly Uint8Array[] {
+    return this.#body.finish();
+  }
+}
+
 /**
  * The fields `kvs`, `more` and `count` of a RangeResponse as bytes, in pieces that grow to 1 MiB. The header goes before
  * them, by the caller.
  */
 export class EncodedKeyValues implements KeyValueSink {
   readonly keepsBytes = false;
-  readonly #pieces: Uint8Array[] = [];
+  #pieces: Uint8Array[] = [];
   #piece: Buffer | undefined;
   #used = 0;
+  readonly #bytesMax: number;
+  /** Of all that was added. */
+  #bytes = 0;
+
+  /** Beyond `bytesMax` nothing is kept any more, only measured. */
+  constructor(bytesMax = Number.POSITIVE_INFINITY) {
+    this.#bytesMax = bytesMax;
+  }
+
+  get isTooLarge(): boolean {
+    return this.#bytes > this.#bytesMax;
+  }
+
+  /** Of all that was added, and of what finish() adds. */
+  byteLength(result: { readonly more: boolean; readonly count: number }): number {
+    return this.#bytes + tailOf(result).length;
+  }
 
   add(stored: Uint8Array): void {
+    this.#bytes += 1 + varintLength(stored.length) + stored.length;
+    if (this.isTooLarge) {
+      this.#pieces = [];
+      this.#piece = undefined;
+      return;
+    }
     const needed = stored.length + FRAME_BYTES_MAX;
     const piece = this.#room(needed);
     let at = this.#used;
@@ -49,18 +127,14 @@ export class EncodedKeyValues implements KeyValueSink {
   }
 
   /** All pieces; nothing may be added any more. */
-  finish(result: { readonly more: boolean; readonly count: number }): readonly Uint8Array[] {
-    const piece = this.#room(3 + varintLength(result.count));
-    let at = this.#used;
-    if (result.more) {
-      piece[at++] = TAG_MORE;
-      piece[at++] = 1;
+  finish(result?: { readonly more: boolean; readonly count: number }): readonly Uint8Array[] {
+    if (result) {
+      const tail = tailOf(result);
+      const piece = this.#room(tail.length);
+      piece.set(tail, this.#used);
+      this.#used += tail.length;
     }
-    if (result.count > 0) {
-      piece[at++] = TAG_COUNT;
-      at = writeVarint(piece, at, result.count);
-    }
-    if (at > 0) this.#pieces.push(piece.subarray(0, at));
+    if (this.#piece && this.#used > 0) this.#pieces.push(this.#piece.subarray(0, this.#used));
     this.#piece = undefined;
     return this.#pieces;
   }

@@ -21,7 +21,7 @@ import {
 } from "../storage/index.ts";
 import { findAt, walkAt, walkLive } from "./key-index.ts";
 import { type KeyRange, keyRange } from "./key-range.ts";
-import type { KeyValueSink } from "./range-body.ts";
+import type { KeyValueSink, PartSink } from "./range-body.ts";
 
 /** The state that a range reads: rows, and which revisions may be asked for. */
 export interface RangeView {
@@ -75,6 +75,26 @@ export function loadLive(reader: BackendReader, row: LiveRow, keep: boolean): Ui
 export function loadAt(reader: BackendReader, userKey: Uint8Array, atRevision: number): Uint8Array | undefined {
   const revision = findAt(reader, userKey, atRevision);
   return revision && loadKeyValue(reader, revision.main, revision.sub, true);
+}
+
+/** Whether the pairs come in the order of the store, all of them: then the rest of an answer begins behind its last key. */
+export function isInStoreOrder(request: RangeRequest): boolean {
+  return (
+    request.rangeEnd.length > 0 &&
+    !request.countOnly &&
+    !isFiltered(request) &&
+    request.sortTarget === SortTarget.Key &&
+    request.sortOrder !== SortOrder.Descend
+  );
+}
+
+/**
+ * One part of an answer that {@link isInStoreOrder}: up to `request.limit` pairs, and none after the sink is full; the others
+ * are not counted.
+ */
+export function runPart(view: RangeView, request: RangeRequest, sink: PartSink): { readonly more: boolean } {
+  const range = keyRange(request.key, request.rangeEnd);
+  return rangeInKeyOrder(view, range, revisionToRead(view, request.revision), request, sink, sink);
 }
 
 /** Puts what the request asks for into `sink`. Throws Compacted or FutureRevision before anything is added. */
@@ -184,6 +204,7 @@ function rangeInKeyOrder(
   atRevision: number | undefined,
   request: RangeRequest,
   sink: KeyValueSink,
+  part?: PartSink,
 ): RangeResult {
   const limit = request.limit > 0 ? request.limit : Number.POSITIVE_INFINITY;
   const filtered = isFiltered(request);
@@ -196,7 +217,7 @@ function rangeInKeyOrder(
   const take = (pair: Candidate, inline: Uint8Array | undefined): boolean => {
     seen++;
     if (filtered && !passes(request, pair.main, pair.createRevision)) return true;
-    if (taken === limit) {
+    if (taken === limit || part?.isFull) {
       more = true;
       return false;
     }
@@ -217,10 +238,17 @@ function rangeInKeyOrder(
       wanted.push(revision);
       return true;
     });
-    for (const { main, sub } of wanted) sink.add(loadKeyValue(reader, main, sub, sink.keepsBytes));
+    for (const { main, sub } of wanted) {
+      if (part?.isFull) {
+        more = true;
+        break;
+      }
+      sink.add(loadKeyValue(reader, main, sub, sink.keepsBytes));
+    }
   } else {
     walkCandidates(view, range, atRevision, take);
   }
+  if (part) return { more, count: 0 };
   return { more, count: more ? countAt(view, range, atRevision) : seen };
 }
 

@@ -19,7 +19,7 @@ import type {
   TxnRequest,
   TxnResponse,
 } from "@etcd-ts/client/wire";
-import { EtcdError } from "@etcd-ts/client/wire";
+import { EtcdError, type KeyValue } from "@etcd-ts/client/wire";
 import { assert } from "../lib/assert.ts";
 import { copyBytes } from "../lib/bytes.ts";
 import type { Clock } from "../lib/clock.ts";
@@ -42,10 +42,16 @@ import { yieldToEventLoop } from "../lib/wait.ts";
 import { removeCompacted } from "./compaction.ts";
 import { COUNT_BLOCK_KEYS, Counts } from "./counts.ts";
 import { hashAll, hashKeyTable } from "./hash.ts";
-import type { KeyRange } from "./key-range.ts";
-import { COMPACTION_BATCH_ROWS, COMPACTION_HASHES_MAX, OUTBOX_RESPONSES_MAX } from "./limits.ts";
-import { loadLive, type RangeView, runRange } from "./range.ts";
-import { DecodedKeyValues, EncodedKeyValues } from "./range-body.ts";
+import { type KeyRange, keyAfter } from "./key-range.ts";
+import {
+  ANSWER_BYTES_MAX,
+  ANSWER_PART_KEYS,
+  COMPACTION_BATCH_ROWS,
+  COMPACTION_HASHES_MAX,
+  OUTBOX_RESPONSES_MAX,
+} from "./limits.ts";
+import { isInStoreOrder, loadLive, type RangeResult, type RangeView, runPart, runRange } from "./range.ts";
+import { DecodedKeyValues, EncodedKeyValues, EncodedPart } from "./range-body.ts";
 import { isIndexUsable, rebuildIndex } from "./rebuild.ts";
 import { checkPath, choosePath, runPath, runReadOnlyPath } from "./txn.ts";
 import type { EncodedRange, HashAt, KeyValueHash, LeaseAttacher, MvccLimits, MvccOptions, MvccStats } from "./types.ts";
@@ -222,9 +228,35 @@ export class MvccStore implements RangeView {
   /** The same without decoding what is stored. */
   rangeEncoded(request: RangeRequest): EncodedRange {
     this.#stats.ranges++;
-    const sink = new EncodedKeyValues();
+    const sink = new EncodedKeyValues(isInStoreOrder(request) ? ANSWER_BYTES_MAX : Number.POSITIVE_INFINITY);
     const result = runRange(this, request, sink);
-    return { pieces: sink.finish(result), ...result };
+    if (!sink.isTooLarge) return { pieces: sink.finish(result), ...result };
+    const revision = request.revision > 0 ? request.revision : this.currentRevision;
+    const rest = { byteLength: sink.byteLength(result), pieces: () => this.#rangeInParts(request, revision, result) };
+    return { pieces: [], ...result, rest };
+  }
+
+  /** Pairs of an answer that {@link isInStoreOrder}, up to the limit; the others are not counted. */
+  rangePart(request: RangeRequest): { readonly kvs: readonly KeyValue[]; readonly more: boolean } {
+    const sink = new DecodedKeyValues();
+    const { more } = runPart(this, request, sink);
+    return { kvs: sink.kvs, more };
+  }
+
+  /** The same answer again, a part at a time, at the revision at which it was measured. */
+  *#rangeInParts(request: RangeRequest, revision: number, result: RangeResult): Generator<readonly Uint8Array[]> {
+    let key = request.key;
+    let left = request.limit > 0 ? request.limit : Number.POSITIVE_INFINITY;
+    for (;;) {
+      const part = new EncodedPart();
+      const { more } = runPart(this, { ...request, key, revision, limit: Math.min(ANSWER_PART_KEYS, left) }, part);
+      const { lastKey, pairs } = part;
+      if (lastKey) yield part.finish();
+      left -= pairs;
+      if (!more || left <= 0 || !lastKey) break;
+      key = keyAfter(lastKey);
+    }
+    yield new EncodedKeyValues().finish(result);
   }
 
   countLive(range: KeyRange): number {

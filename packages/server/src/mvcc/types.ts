@@ -29,9 +29,18 @@ export interface MvccLimits {
   readonly countBlockKeys: number;
 }
 
+/** A large answer, measured but not made yet. All of it is of the revision at which it was measured. */
+export interface LargeRange {
+  readonly byteLength: number;
+  /** Some pieces at a time. Throws Compacted when a compaction was quicker than the reader. */
+  pieces(): Iterable<readonly Uint8Array[]>;
+}
+
 /** A range answered as bytes: fields `kvs`, `more` and `count` of a RangeResponse; the header goes before them. */
 export interface EncodedRange {
   readonly pieces: readonly Uint8Array[];
+  /** Set when the pairs are too many bytes to hold: then `pieces` is empty, and these are read as they are asked for. */
+  readonly rest?: LargeRange | undefined;
   readonly more: boolean;
   readonly count: number;
 }

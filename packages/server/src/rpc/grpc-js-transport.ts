@@ -31,6 +31,7 @@ import {
   type ResponseSink,
   type StreamHandler,
   type UnaryHandler,
+  StreamedMessage,
 } from "./handlers.ts";
 import type { RpcServer, RpcServerOptions } from "./server.ts";
 import { canceledError, deadlineError, malformedMessage, StatusError, statusOf, tooLargeMessage } from "./status.ts";
@@ -238,7 +239,8 @@ class GrpcJsServer implements RpcServer {
     }
   }
 
-  #encode(method: MethodDescriptor, context: JsCall, message: unknown): Buffer {
+  #encode(method: MethodDescriptor, context: JsCall, answer: unknown): Buffer {
+    const message = answer instanceof StreamedMessage ? answer.whole() : answer;
     const bytes =
       message instanceof EncodedMessage
         ? message.pieces.length === 1

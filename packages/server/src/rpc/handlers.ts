@@ -45,12 +45,42 @@ export type ResponseOf<M extends MethodDescriptor> = M["response"] extends { enc
 export class EncodedMessage {
   readonly pieces: readonly Uint8Array[];
   readonly byteLength: number;
+  /** How many things the answer tells of, for the log; undefined: nobody counted. */
+  readonly items: number | undefined;
 
-  constructor(pieces: readonly Uint8Array[]) {
+  constructor(pieces: readonly Uint8Array[], items?: number) {
     this.pieces = pieces;
+    this.items = items;
     let byteLength = 0;
     for (const piece of pieces) byteLength += piece.length;
     this.byteLength = byteLength;
+  }
+}
+
+/**
+ * An answer too large to be held: its length is known, its bytes are made while it is sent, as quickly as the caller reads.
+ * A failure in between can only be told by cutting the call off.
+ */
+export class StreamedMessage {
+  readonly byteLength: number;
+  /** As {@link EncodedMessage.items}. */
+  readonly items: number | undefined;
+  readonly #pieces: () => Iterable<readonly Uint8Array[]>;
+
+  /** `pieces` gives `byteLength` bytes in all, some at a time. */
+  constructor(byteLength: number, pieces: () => Iterable<readonly Uint8Array[]>, items?: number) {
+    this.byteLength = byteLength;
+    this.#pieces = pieces;
+    this.items = items;
+  }
+
+  pieces(): Iterable<readonly Uint8Array[]> {
+    return this.#pieces();
+  }
+
+  /** All of it at once, for carriers that cannot send in parts. */
+  whole(): EncodedMessage {
+    return new EncodedMessage([...this.#pieces()].flat());
   }
 }
 
@@ -96,10 +126,12 @@ export interface ResponseSink<T> {
   flushHeaders(): void;
 }
 
+export type UnaryAnswer<M extends MethodDescriptor> = ResponseOf<M> | EncodedMessage | StreamedMessage;
+
 export type UnaryHandler<M extends MethodDescriptor> = (
   request: RequestOf<M>,
   context: CallContext,
-) => ResponseOf<M> | EncodedMessage | Promise<ResponseOf<M> | EncodedMessage> | Outcome<ResponseOf<M> | EncodedMessage>;
+) => UnaryAnswer<M> | Promise<UnaryAnswer<M>> | Outcome<UnaryAnswer<M>>;
 
 /** `requests` ends when the caller half-closes and throws the call's status error when the call is over. */
 export type StreamHandler<M extends MethodDescriptor> = (

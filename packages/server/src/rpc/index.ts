@@ -18,6 +18,7 @@ export {
   type ServiceDescriptor,
   type ServiceHandlers,
   type ServiceRegistration,
+  StreamedMessage,
   type StreamHandler,
   serve,
   type UnaryHandler,

@@ -42,6 +42,13 @@ export interface ListenOptions {
 const PREFACE = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "latin1");
 const TLS_HANDSHAKE = 0x16;
 
+/** Time that a connection may stay silent before it shows what it speaks: as long as Go gives a handshake of HTTP/2. */
+const FIRST_BYTES_TIMEOUT_MS = 120_000;
+/** Time that a request of HTTP/1 has for its headers: a client that sends them byte by byte is cut off. */
+const HEADERS_TIMEOUT_MS = 60_000;
+/** How often that is looked at. */
+const HEADERS_CHECK_MS = 10_000;
+
 /** SO_REUSEPORT came with Node 22.12 and 23.1. */
 export function canReusePort(): boolean {
   const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
@@ -147,8 +154,19 @@ export class OnePortListener {
   async serve(services: PortServices): Promise<void> {
     if (services.http) {
       const { createServer: createHttpServer } = await import("node:http");
-      this.#http = createHttpServer({ keepAliveTimeout: 0 }, services.http);
+      this.#http = createHttpServer(
+        {
+          keepAliveTimeout: 0,
+          headersTimeout: HEADERS_TIMEOUT_MS,
+          // A body may take its time: streams of the gateway are requests without an end.
+          requestTimeout: 0,
+          connectionsCheckingInterval: HEADERS_CHECK_MS,
+        },
+        services.http,
+      );
       this.#http.on("clientError", (_error, socket) => socket.destroy());
+      // It is given its connections and never listens itself; this is when it begins to look after their time-outs.
+      this.#http.emit("listening");
     }
     this.#services = services;
     for (const socket of this.#held) this.#classify(socket);
@@ -188,21 +206,27 @@ export class OnePortListener {
       if (chunk === null) return;
       socket.unshift(chunk);
       if (this.#tls && chunk[0] === TLS_HANDSHAKE) {
-        socket.off("readable", onReadable);
+        found();
         this.#tls.accept(socket, (secure, commonName) => this.#secured(secure, socket, commonName));
         return;
       }
       if (!this.#alsoPlain) {
-        socket.off("readable", onReadable);
+        found();
         this.#tls?.refusePlain(socket);
         return;
       }
       const length = Math.min(chunk.length, PREFACE.length);
       const isPreface = chunk.compare(PREFACE, 0, length, 0, length) === 0;
       if (isPreface && chunk.length < PREFACE.length) return;
-      socket.off("readable", onReadable);
+      found();
       this.#hand(socket, isPreface, { address: remoteAddressOf(socket), isTls: false, commonName: undefined });
     };
+    const onTimeout = () => socket.destroy();
+    const found = () => {
+      socket.off("readable", onReadable);
+      socket.setTimeout(0, onTimeout);
+    };
+    socket.setTimeout(FIRST_BYTES_TIMEOUT_MS, onTimeout);
     socket.on("readable", onReadable);
   }
 

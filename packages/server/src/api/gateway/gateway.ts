@@ -23,6 +23,7 @@ import {
   remoteAddressOf,
   type ServiceRegistration,
   StatusError,
+  StreamedMessage,
   type StreamHandler,
   statusOf,
   tooLargeMessage,
@@ -148,7 +149,8 @@ class GatewayCall implements CallContext {
   }
 }
 
-function decoded(codec: Codec<unknown>, message: unknown): Init<unknown> {
+function decoded(codec: Codec<unknown>, answer: unknown): Init<unknown> {
+  const message = answer instanceof StreamedMessage ? answer.whole() : answer;
   return (
     message instanceof EncodedMessage ? codec.decode(Buffer.concat(message.pieces, message.byteLength)) : message
   ) as Init<unknown>;

@@ -14,6 +14,7 @@ import {
   EncodedMessage,
   type MethodDescriptor,
   type ServiceRegistration,
+  StreamedMessage,
   type StreamHandler,
   type UnaryHandler,
 } from "../../rpc/index.ts";
@@ -120,9 +121,13 @@ const NO_STATS: RequestStats = {
   content: "",
 };
 
+function isEncoded(response: unknown): response is EncodedMessage | StreamedMessage {
+  return response instanceof EncodedMessage || response instanceof StreamedMessage;
+}
+
 function sizeOf(method: MethodDescriptor, response: unknown): number {
   if (response === undefined) return 0;
-  return response instanceof EncodedMessage ? response.byteLength : method.response.encode(response as never).length;
+  return isEncoded(response) ? response.byteLength : method.response.encode(response as never).length;
 }
 
 /** As etcd counts. A failed call has no response, and of most kinds nothing is told. */
@@ -131,10 +136,7 @@ function statsOf(method: MethodDescriptor, request: unknown, response: unknown):
   switch (method.path) {
     case wire.KV.methods.range.path: {
       const range = request as RangeRequest;
-      const count =
-        response instanceof EncodedMessage
-          ? wire.RangeResponse.decode(Buffer.concat(response.pieces)).count
-          : ((response as RangeResponse | undefined)?.count ?? 0);
+      const count = isEncoded(response) ? (response.items ?? 0) : ((response as RangeResponse | undefined)?.count ?? 0);
       const requestBytes = RangeRequest.encode(range).length;
       return {
         requestCount: 0,

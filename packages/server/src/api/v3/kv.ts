@@ -1,12 +1,20 @@
 /** KV: checks the form of a request, then leaves it to the server. */
 import { EtcdError, KV } from "@etcd-ts/client/wire";
-import type { EncodedRange } from "../../etcdserver/index.ts";
 import { checkDeleteRangeRequest, checkPutRequest, checkRangeRequest, checkTxnRequest } from "../../mvcc/index.ts";
-import { EncodedMessage, type ServiceRegistration, serve } from "../../rpc/index.ts";
+import type { EncodedRange } from "../../etcdserver/index.ts";
+import { EncodedMessage, type ServiceRegistration, StreamedMessage, serve } from "../../rpc/index.ts";
 import { type ApiDeps, callerOf } from "./context.ts";
 import { streamRange } from "./range-stream.ts";
 
-const encodedMessage = ({ pieces }: EncodedRange): EncodedMessage => new EncodedMessage(pieces);
+function answerOf({ pieces, count, rest }: EncodedRange): EncodedMessage | StreamedMessage {
+  const head = new EncodedMessage(pieces, count);
+  if (!rest) return head;
+  const all = function* () {
+    yield pieces;
+    yield* rest.pieces();
+  };
+  return new StreamedMessage(head.byteLength + rest.byteLength, all, count);
+}
 
 export function kvService({ server, limits }: ApiDeps): ServiceRegistration {
   return serve(KV, {
@@ -15,7 +23,7 @@ export function kvService({ server, limits }: ApiDeps): ServiceRegistration {
       if (!request.serializable && server.raftView().isLearner) throw new EtcdError("NotSupportedForLearner");
       // Stored pairs go out as they are stored, without being decoded.
       const answer = server.rangeEncoded(request, callerOf(call));
-      return answer instanceof Promise ? answer.then(encodedMessage) : encodedMessage(answer);
+      return answer instanceof Promise ? answer.then(answerOf) : answerOf(answer);
     },
     put(request, call) {
       checkPutRequest(request);

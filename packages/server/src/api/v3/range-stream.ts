@@ -65,9 +65,9 @@ export async function streamRange(
   let next = RangeRequest.create({ ...plain, limit: Math.min(chunkKeys, left) });
   const first = await server.range(next, caller);
   const { header, count } = first;
+  let chunk: { readonly kvs: readonly KeyValue[]; readonly more: boolean } = first;
   // The first read was as current as asked for; the rest stays at its revision, which this member has applied.
   const revision = request.revision > 0 ? request.revision : (header?.revision ?? 0);
-  let chunk = first;
   for (;;) {
     left -= chunk.kvs.length;
     const isLast = !chunk.more || left <= 0;
@@ -83,9 +83,8 @@ export async function streamRange(
       ...plain,
       key: keyAfter(last),
       revision,
-      serializable: true,
       limit: Math.min(chunkKeys, left),
     });
-    chunk = await server.range(next, caller);
+    chunk = await server.rangePart(next, caller);
   }
 }

@@ -9,7 +9,7 @@ import type { Duplex } from "node:stream";
 import { gunzipSync } from "node:zlib";
 import { Code } from "@etcd-ts/client/wire";
 import type { Timer } from "../../lib/clock.ts";
-import { type Deferred, deferred, Later, type LaterListener } from "../../lib/wait.ts";
+import { type Deferred, deferred, Later, type LaterListener, yieldToEventLoop } from "../../lib/wait.ts";
 import {
   type CallContext,
   type CallMetadata,
@@ -18,6 +18,7 @@ import {
   type MethodKind,
   type PeerInfo,
   type ResponseSink,
+  StreamedMessage,
   type StreamHandler,
   type UnaryHandler,
 } from "../handlers.ts";
@@ -328,6 +329,10 @@ class NativeCall implements CallContext, StreamEvents, LaterListener<unknown> {
       this.#hooksEnded(this.over);
       return;
     }
+    if (message instanceof StreamedMessage) {
+      this.#replyInParts(message).catch((error: unknown) => this.#cutOff(error));
+      return;
+    }
     let encoded: EncodedMessage;
     try {
       encoded = this.#encoded(message);
@@ -342,6 +347,46 @@ class NativeCall implements CallContext, StreamEvents, LaterListener<unknown> {
     stream.writeMessage(encoded.pieces, encoded.byteLength);
     stream.finishOk();
     this.#end(CANCELED);
+  }
+
+  /** The next part is made when the one before has left: what a slow caller costs is one part. */
+  async #replyInParts(message: StreamedMessage): Promise<void> {
+    this.#timer?.cancel();
+    const stream = this.#stream;
+    const prefix = Buffer.alloc(PREFIX_BYTES);
+    prefix.writeUInt32BE(message.byteLength, 1);
+    this.#server.options.hooks?.sent?.(this, message.byteLength);
+    stream.sendHeaders();
+    stream.write([prefix]);
+    let left = message.byteLength;
+    for (const pieces of message.pieces()) {
+      for (const piece of pieces) left -= piece.length;
+      if (!stream.write(pieces)) {
+        this.#drain ??= deferred();
+        await this.#drain.promise;
+      } else {
+        // A quick caller must not keep everybody else waiting.
+        await yieldToEventLoop();
+      }
+      if (this.over) throw this.over;
+    }
+    if (left !== 0) throw new Error(`an answer of ${message.byteLength} bytes had ${left} more or less`);
+    this.#hooksEnded(undefined);
+    stream.finishOk();
+    this.#end(CANCELED);
+  }
+
+  /** An answer that has begun cannot be taken back: its stream is reset. */
+  #cutOff(error: unknown): void {
+    if (this.over) {
+      this.#hooksEnded(this.over);
+      return;
+    }
+    this.#server.options.logger.warn("an answer was cut off", { method: this.path, error });
+    const status = statusOf(error);
+    this.#end(status);
+    this.#stream.reset(ErrorCode.InternalError);
+    this.#hooksEnded(status);
   }
 
   #encoded(message: unknown): EncodedMessage {
