@@ -28,6 +28,9 @@ export const OUTBOX_RESPONSES_MAX = 128;
 /** Distinct revisions in one response of a watcher that catches up. */
 export const CATCH_UP_REVISIONS_MAX = 1000;
 
+/** Events that one slice of catching up hands out, should every revision be for every watcher. Ours. */
+export const CATCH_UP_EVENTS = 50_000;
+
 /** Bytes of events that may wait in a watch stream's outbox, but for one response that is larger. Ours. */
 export const OUTBOX_BYTES_MAX = 8 * 1024 * 1024;
 

@@ -29,10 +29,14 @@ import {
 } from "../../rpc/index.ts";
 import { type ApiDeps, callerOf } from "./context.ts";
 import type { LocalEvents } from "./local-client.ts";
+import { Turns } from "./turns.ts";
 
 /** Stands for "no watcher" in answers: a refused create, a progress note for the whole stream. */
 const NO_WATCHER = -1n;
 const PROGRESS_INTERVAL_MIN_MS = 100;
+/** Answers that all watch streams together send in one turn of the event loop, and events of one that count as much. */
+const ANSWERS_PER_TURN = 256;
+const EVENTS_PER_UNIT = 8;
 /** `events` of a WatchResponse: field 11, length-delimited. */
 const EVENTS_TAG = 0x5a;
 
@@ -98,9 +102,11 @@ class WatchSession {
   readonly #flags = new Map<bigint, WatcherFlags>();
   #wake = deferred();
   #ticker: Timer | undefined;
+  readonly #turns: Turns;
 
-  constructor(deps: ApiDeps, out: Sink, call: CallContext) {
+  constructor(deps: ApiDeps, turns: Turns, out: Sink, call: CallContext) {
     this.#deps = deps;
+    this.#turns = turns;
     this.#out = out;
     this.#caller = callerOf(call);
     this.#signal = call.signal;
@@ -202,6 +208,7 @@ class WatchSession {
       const delivery = this.#stream.take();
       if (delivery) {
         if (!this.#deliver(delivery)) await this.#out.drained();
+        if (this.#turns.pay(1 + delivery.events.length / EVENTS_PER_UNIT)) await this.#turns.next();
       } else {
         await this.#wake.promise;
         this.#wake = deferred();
@@ -282,8 +289,9 @@ export function watchService(deps: ApiDeps): ServiceRegistration {
       "min-watch-progress-notify-interval": "100ms",
     });
   }
+  const turns = new Turns(ANSWERS_PER_TURN);
   return serve(Watch, {
-    watch: (requests, out, call) => new WatchSession(deps, out, call).run(requests),
+    watch: (requests, out, call) => new WatchSession(deps, turns, out, call).run(requests),
   });
 }
 

@@ -23,7 +23,13 @@ import {
   readKeyValue,
   revisionKey,
 } from "../../storage/index.ts";
-import { CATCH_UP_REVISIONS_MAX, CATCH_UP_SLICE_BYTES, CATCH_UP_SLICES_PER_TURN, CATCH_UP_TURN_MS } from "../limits.ts";
+import {
+  CATCH_UP_EVENTS,
+  CATCH_UP_REVISIONS_MAX,
+  CATCH_UP_SLICE_BYTES,
+  CATCH_UP_SLICES_PER_TURN,
+  CATCH_UP_TURN_MS,
+} from "../limits.ts";
 import { loadAt } from "../range.ts";
 import type { Change } from "../write-txn.ts";
 import { WatchEvent } from "./event.ts";
@@ -306,6 +312,11 @@ export class WatchHub {
   #readHistory(from: number): { readonly shared: readonly SharedEvent[]; readonly upTo: number } {
     const shared: SharedEvent[] = [];
     const { currentRevision } = this;
+    // Every revision may be for every watcher: the more there are, the shorter the slice.
+    const revisionsMax = Math.max(
+      1,
+      Math.min(CATCH_UP_REVISIONS_MAX, Math.floor(CATCH_UP_EVENTS / this.#unsynced.size)),
+    );
     let upTo = currentRevision;
     let last = 0;
     let revisions = 0;
@@ -314,7 +325,7 @@ export class WatchHub {
       const revision = mainOfRevisionKey(rowKey);
       assert(revision <= currentRevision, "a row lies beyond the current revision");
       if (revision !== last) {
-        if (revisions >= CATCH_UP_REVISIONS_MAX || bytes >= CATCH_UP_SLICE_BYTES) {
+        if (revisions >= revisionsMax || bytes >= CATCH_UP_SLICE_BYTES) {
           upTo = last;
           return false;
         }
