@@ -82,7 +82,16 @@ function callHeaders(streamId, method) {
 }
 
 const servers = new Set();
-process.on("exit", () => servers.forEach((child) => child.kill("SIGKILL")));
+
+function killServers() {
+  for (const child of servers) child.kill("SIGKILL");
+}
+
+function closeAll(connections) {
+  for (const connection of connections) connection.destroy();
+}
+
+process.on("exit", () => killServers());
 for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => process.exit(1));
 
 function connect(url, settings) {
@@ -229,7 +238,7 @@ async function dialMany(port, count, first, sockets) {
 // 1,000 clients that send the headers of a request one byte a second, half of them over HTTP/1.
 await measure("loris", async (server, end) => {
   const sockets = [];
-  end.push(() => sockets.forEach((socket) => socket.destroy()));
+  end.push(() => closeAll(sockets));
   return async () => {
     await dialMany(server.port, 500, () => Buffer.from("GET /health HTTP/1.1\r\n"), sockets);
     // A header block that is never finished: HEADERS without END_HEADERS, then nothing.
@@ -246,7 +255,7 @@ await measure("loris", async (server, end) => {
 await measure("idle", async (server, end) => {
   const sockets = [];
   const count = Number(options.connections);
-  end.push(() => sockets.forEach((socket) => socket.destroy()));
+  end.push(() => closeAll(sockets));
   return async () => {
     await dialMany(server.port, count / 2, () => Buffer.concat([PREFACE, SETTINGS]), sockets);
     await dialMany(server.port, count / 2, () => undefined, sockets);
@@ -259,8 +268,8 @@ await measure("idle", async (server, end) => {
 await measure("watchers", async (server, end) => {
   const sockets = [];
   const sessions = [];
-  end.push(() => sockets.forEach((socket) => socket.destroy()));
-  end.push(() => sessions.forEach((session) => session.destroy()));
+  end.push(() => closeAll(sockets));
+  end.push(() => closeAll(sessions));
   return async () => {
     const streams = Array.from({ length: 20 }, (_, i) => i * 2 + 1);
     const first = Buffer.concat([
@@ -313,7 +322,7 @@ await measure("range", async (server, end) => {
   await sleep(2000);
   return async () => {
     const sessions = Array.from({ length: 5 }, () => connect(server.url));
-    end.push(() => sessions.forEach((session) => session.destroy()));
+    end.push(() => closeAll(sessions));
     let taken = 0;
     const streams = sessions.map((session) => {
       const stream = open(session, "/etcdserverpb.KV/Range");
