@@ -8,6 +8,7 @@ import {
   AlarmAction,
   AlarmType,
   CompactionRequest,
+  DowngradeAction,
   HashKVRequest,
   MemberListRequest,
   PutRequest,
@@ -349,3 +350,35 @@ it("members are added, promoted, updated and removed, by whichever member is ask
   await expect(last.memberList({ linearizable: true }, {})).rejects.toMatchObject({ kind: "Timeout" });
   expect((await last.memberList({ linearizable: false }, {})).members).toHaveLength(3);
 }, 180_000);
+
+it("a downgrade is validated, allowed and taken back; while it is allowed, this release does not start", async () => {
+  const [a] = (await places(["a"])) as [Place];
+  const { server } = await start(a, [a]);
+  await until(() => server.clusterVersion() === "3.5.0");
+  const ask = (action: number, version = "") => server.downgrade({ action, version }, {});
+  const kindOf = (action: number, version?: string) =>
+    ask(action, version).then(
+      (response) => response.version,
+      (error: { readonly kind?: string }) => error.kind,
+    );
+  const { Validate, Enable, Cancel } = DowngradeAction;
+  expect(await kindOf(Validate, "3.4")).toBe("3.5.0");
+  expect(await kindOf(Validate, "3.4.23")).toBe("3.5.0");
+  for (const version of ["3.3", "3.5.0", "3.6", "2.5"]) {
+    expect(await kindOf(Validate, version)).toBe("InvalidDowngradeTargetVersion");
+  }
+  for (const version of ["", "3", "latest"]) expect(await kindOf(Enable, version)).toBe("WrongDowngradeVersionFormat");
+  expect(await kindOf(Cancel)).toBe("NoInflightDowngrade");
+  expect(await kindOf(7)).toBe("UnknownMethod");
+  expect(await kindOf(Enable, "3.4.0")).toBe("3.5.0");
+  expect(server.isDowngradeEnabled()).toBe(true);
+  expect(await kindOf(Validate, "3.4")).toBe("DowngradeInProcess");
+  expect(await kindOf(Cancel)).toBe("3.5.0");
+  expect(await kindOf(Enable, "3.4")).toBe("3.5.0");
+  await put(server, "still", "served");
+  await stop(a);
+  await expect(start(a, [a])).rejects.toMatchObject({
+    message: "invalid downgrade; server version is not allowed to join when downgrade is enabled",
+    fields: { "current-server-version": "3.5.16", "target-cluster-version": "3.4.0" },
+  });
+}, 120_000);

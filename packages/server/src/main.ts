@@ -228,8 +228,7 @@ async function run(argv: readonly string[]): Promise<void> {
     // Removed while it was down: it has said so, and there is nothing to be done about it.
     if (isRemoval(error)) throw new Exit(0);
     if (held === "empty") logger.warn("failed to start etcd", { error });
-    logger.fatal("discovery failed", { error });
-    throw new Exit(1);
+    throw failure(logger, "discovery failed", error);
   }
 
   let isStopping = false;
@@ -253,10 +252,19 @@ async function run(argv: readonly string[]): Promise<void> {
   // The member ended by itself. Removed from its cluster, that is how it should be.
   await running.stop();
   if (ended && !isRemoval(ended)) {
-    logger.fatal("listener failed", { error: ended });
-    throw new Exit(1);
+    throw failure(logger, "listener failed", ended);
   }
   throw new Exit(0);
+}
+
+/** Says why the member ends; a release that the cluster does not take says so itself. */
+function failure(logger: ZapLogger, message: string, error: unknown): Exit {
+  if (error instanceof Error && error.name === "InvalidDowngradeError" && "fields" in error) {
+    logger.fatal(error.message, error.fields as Record<string, unknown>);
+  } else {
+    logger.fatal(message, { error });
+  }
+  return new Exit(1);
 }
 
 /** The cluster goes on without this member, and that is how it should be. */

@@ -64,6 +64,13 @@ export interface ClusterOptions {
 /** The member must not run: its version and the cluster's, or a downgrade that is going on, do not go together. */
 export class InvalidDowngradeError extends Error {
   override readonly name = "InvalidDowngradeError";
+  /** For the log line that says so. */
+  readonly fields: Readonly<Record<string, string>>;
+
+  constructor(message: string, fields: Readonly<Record<string, string>>) {
+    super(message);
+    this.fields = fields;
+  }
 }
 
 const REMOVED = utf8Bytes("removed");
@@ -367,6 +374,7 @@ export class Cluster {
       if (compareVersions(own, readVersion(targetVersion)) !== 0) {
         throw new InvalidDowngradeError(
           "invalid downgrade; server version is not allowed to join when downgrade is enabled",
+          { "current-server-version": formatVersion(this.#serverVersion), "target-cluster-version": targetVersion },
         );
       }
       if (this.#version) {
@@ -379,7 +387,10 @@ export class Cluster {
       return;
     }
     if (this.#version && compareVersions(own, this.#version) < 0) {
-      throw new InvalidDowngradeError("invalid downgrade; server version is lower than determined cluster version");
+      throw new InvalidDowngradeError("invalid downgrade; server version is lower than determined cluster version", {
+        "current-server-version": formatVersion(this.#serverVersion),
+        "determined-cluster-version": shortVersion(this.#version),
+      });
     }
   }
 
