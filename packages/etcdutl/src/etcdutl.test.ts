@@ -9,6 +9,7 @@ import { BoltWriter, encodeKeyValue, openBolt, revisionKey, summarize } from "@e
 import { afterEach, describe, expect, it } from "vitest";
 import { FlagError, FlagSet, type FlagSpec } from "./cli/flags.ts";
 import { runCli } from "./cli/run.ts";
+import { progressBar, progressLine } from "./progress.ts";
 
 const folders: string[] = [];
 
@@ -220,6 +221,103 @@ describe("etcdutl", () => {
     expect((await run(["snapshot", "restore", file, "--data-dir", "x", "--backend", "y"])).code).toBe(128);
   });
 
+  it("every command answers in JSON, and dry runs say what would be", async () => {
+    const folder = temporaryFolder();
+    const file = path.join(folder, "s.db");
+    writeSnapshot(file, 100);
+    const dataDir = path.join(folder, "data");
+    const json = async (...words: string[]) => {
+      const { code, out, err } = await run([...words, "-w", "json"]);
+      expect(`${code} ${err}`).toMatch(/^0/);
+      return JSON.parse(out);
+    };
+    const restore = ["snapshot", "restore", file, "--data-dir", dataDir];
+    expect(await json(...restore, "--dry-run")).toMatchObject({
+      dryRun: true,
+      revision: 101,
+      memberId: "8e9e05c52164694d",
+    });
+    expect(fs.existsSync(dataDir)).toBe(false);
+    expect((await run([...restore, "--dry-run"])).out).toMatch(/^would restore {2}.*revision 101\n/);
+    expect(await json(...restore)).toMatchObject({ backend: "lmdb", clusterId: "cdf818194e3a8c32", revision: 101 });
+    const { hash } = await json("snapshot", "status", path.join(dataDir, "member", "snap", "db.lmdb"));
+    const verified = await json("verify", "--data-dir", dataDir);
+    expect(verified).toMatchObject({ verdict: "clean", findings: [], hash, memberId: "8e9e05c52164694d" });
+    expect(await json("defrag", "--data-dir", dataDir, "--dry-run")).toMatchObject({ dryRun: true });
+    expect(await json("defrag", "--data-dir", dataDir)).toMatchObject({ backend: "lmdb" });
+    const migrate = ["migrate", "--data-dir", dataDir];
+    expect(await json(...migrate, "--to", "bbolt", "--dry-run")).toMatchObject({ dryRun: true, isChanged: true });
+    expect(await json(...migrate, "--to", "bbolt")).toMatchObject({ from: "lmdb", to: "bbolt", hash });
+    expect(await json(...migrate, "--target-version", "3.6")).toMatchObject({
+      from: "3.5",
+      to: "3.6",
+      isChanged: true,
+    });
+    expect(await json(...migrate, "--target-version", "3.6")).toMatchObject({ isChanged: false });
+    const saved = path.join(folder, "saved.db");
+    expect(await json("snapshot", "save", saved, "--data-dir", dataDir)).toMatchObject({ path: saved, revision: 101 });
+    expect(await json("hashkv", saved)).toMatchObject({ hashRevision: 101 });
+    expect(await json("backup", "--data-dir", dataDir, "--backup-dir", path.join(folder, "b"))).toMatchObject({
+      dataDir,
+    });
+    expect(await json("version")).toMatchObject({ apiVersion: "3.5" });
+    expect((await run([...migrate, "--to", "lmdb", "--target-version", "3.5"])).code).toBe(128);
+    expect((await run(migrate)).err).toBe('Error: one of the flags "target-version" and "to" is needed\n');
+    expect((await run([...migrate, "--target-version", "3"])).code).toBe(128);
+  }, 120_000);
+
+  it("verify names the damage, and its exit code tells how bad it is", async () => {
+    const folder = temporaryFolder();
+    const file = path.join(folder, "s.db");
+    writeSnapshot(file, 100);
+    const dataDir = path.join(folder, "data");
+    await run(["snapshot", "restore", file, "--data-dir", dataDir]);
+    const database = path.join(dataDir, "member", "snap", "db.lmdb");
+    const whole = fs.readFileSync(database);
+    const flip = (at: number): void => {
+      const bytes = Buffer.from(whole);
+      bytes[at] = (bytes[at] as number) ^ 1;
+      fs.writeFileSync(database, bytes);
+    };
+    flip(whole.indexOf(Buffer.alloc(100, 50)) + 3);
+    const lost = await run(["verify", "--data-dir", dataDir]);
+    expect(lost.code).toBe(20);
+    expect(lost.out).toMatch(
+      /^lost: .*db\.lmdb: revision 50 of key "key50" is damaged \(page \d+\): its checksum is wrong\n/,
+    );
+    // A number in `live`, which follows from the keys.
+    flip(whole.lastIndexOf(Buffer.from("key50")) + 6);
+    const repairable = await run(["verify", "--data-dir", dataDir]);
+    expect([repairable.code, repairable.out.trim().split("\n").at(-1)]).toEqual([10, "repairable"]);
+    expect(repairable.out).toContain('"live" does not fit the keys');
+    expect((await run(["verify", "--data-dir", path.join(folder, "none")])).code).toBe(1);
+  }, 120_000);
+
+  it("a bar shows on a terminal after a second, with what is left", () => {
+    const gigabyte = 1e9;
+    expect(progressLine({ what: "restoring", doneBytes: 0.25 * gigabyte, totalBytes: gigabyte }, 500)).toBe(
+      "restoring  [=======>                      ]  25%  250 MB of 1.0 GB  500 MB/s  2 s left",
+    );
+    let err = "";
+    let now = 0;
+    const io = (isTerminal: boolean) => ({
+      argv: [],
+      env: {},
+      out: { write: () => {}, isTerminal: false },
+      err: { write: (text: string) => void (err += text), isTerminal },
+    });
+    const progress = { what: "reading", doneBytes: 1, totalBytes: 2 };
+    expect(progressBar(io(false)).onProgress).toBeUndefined();
+    const bar = progressBar(io(true), () => now);
+    bar.onProgress?.(progress);
+    expect(err).toBe("");
+    now = 1_500;
+    for (let i = 0; i < 64; i++) bar.onProgress?.(progress);
+    expect(err).toMatch(/^\r\u001b\[Kreading {2}\[=+>/);
+    bar.end();
+    expect(err.endsWith("\r\u001b[K")).toBe(true);
+  });
+
   it("help lists the commands and flags that scripts know, and ours apart", async () => {
     const { out } = await run(["--help"]);
     expect(out).toContain("\nAvailable Commands:\n  backup      [legacy] offline backup of etcd directory\n");
@@ -254,6 +352,22 @@ describe.skipIf(!fs.existsSync(bundle))("etcdutl killed at any moment", () => {
     child.kill("SIGKILL");
     await exited;
   }
+
+  it("SIGINT takes away what was begun", async () => {
+    const folder = temporaryFolder();
+    const file = path.join(folder, "s.db");
+    writeSnapshot(file, 60_000);
+    const dataDir = path.join(folder, "data");
+    const child = start(["snapshot", "restore", file, "--data-dir", dataDir]);
+    while (child.exitCode === null && !fs.existsSync(path.join(dataDir, "member.tmp", "snap", "db.lmdb"))) {
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    child.kill("SIGINT");
+    const code = await finish(child);
+    // It may have been too quick for us; then all of it is there.
+    if (code === 130) expect(fs.existsSync(dataDir)).toBe(false);
+    else expect([code, fs.readdirSync(dataDir)]).toEqual([0, ["member"]]);
+  }, 120_000);
 
   it("restore leaves no member or a whole one, defrag the old file or the new, and both succeed when run again", async () => {
     const folder = temporaryFolder();

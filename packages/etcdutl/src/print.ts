@@ -4,7 +4,7 @@ import { BAD_FEATURE, ExitError } from "./exit.ts";
 
 export interface Answer {
   readonly simple: string;
-  readonly json: Readonly<Record<string, number | string>>;
+  readonly json: Readonly<Record<string, unknown>>;
   /** `"Name" : value` lines. */
   readonly fields: readonly (readonly [name: string, value: number | string])[];
   readonly table: { readonly header: readonly string[]; readonly row: readonly string[] };

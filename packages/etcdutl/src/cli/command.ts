@@ -2,6 +2,10 @@
 import type { CommandContext } from "../context.ts";
 import type { FlagSpec } from "./flags.ts";
 
+/** The exit code, where a command has more to say than that it succeeded. */
+// biome-ignore lint/suspicious/noConfusingVoidType: most commands return nothing.
+export type CommandResult = number | void;
+
 export interface CommandSpec {
   readonly name: string;
   /** What follows the command's path in its usage line. */
@@ -14,7 +18,7 @@ export interface CommandSpec {
   /** An addition of ours, listed apart. */
   readonly own?: true;
   /** Loaded when it runs. Absent: the command only holds others, and prints its help. */
-  readonly load?: () => Promise<(context: CommandContext) => void | Promise<void>>;
+  readonly load?: () => Promise<(context: CommandContext) => CommandResult | Promise<CommandResult>>;
 }
 
 export interface CommandPath {

@@ -14,7 +14,7 @@ export interface FlagSpec {
   readonly usage: string;
   readonly isRequired?: true;
   /** An addition of ours, listed apart so that the rest of the help stays what scripts know. */
-  readonly own?: true;
+  readonly own?: true | undefined;
 }
 
 /** A mistake in the flags; the message is pflag's. */

@@ -18,7 +18,8 @@ export async function runCli(io: Io): Promise<number> {
   }
   const { path, rest } = found;
   const command = commandOf(path);
-  if (command.deprecated !== undefined) {
+  // With a data directory it does what the Go tool's never did.
+  if (command.deprecated !== undefined && !rest.some((word) => word.startsWith("--data-dir"))) {
     io.err.write(`Command "${command.name}" is deprecated, ${command.deprecated}\n`);
   }
   const flags = flagSetOf(path);
@@ -39,8 +40,7 @@ export async function runCli(io: Io): Promise<number> {
   const context: CommandContext = { io, path, flags, args: flags.args, logger: consoleLogger(io) };
   try {
     const run = await command.load();
-    await run(context);
-    return SUCCESS;
+    return (await run(context)) ?? SUCCESS;
   } catch (error) {
     return report(io, error);
   }
@@ -93,7 +93,10 @@ function chooseCommand(commands: readonly CommandSpec[], word: string): CommandS
   const exact = commands.find(({ name }) => name === word);
   if (exact) return exact;
   const beginning = commands.filter(({ name }) => name.startsWith(word));
-  return beginning.length === 1 ? beginning[0] : undefined;
+  // Commands that were added here must not make a beginning ambiguous that scripts use.
+  const known = beginning.filter(({ own }) => !own);
+  const candidates = known.length > 0 ? known : beginning;
+  return candidates.length === 1 ? candidates[0] : undefined;
 }
 
 /** Where the first word is that is no flag and no flag's value; past the end when there is none. */

@@ -35,6 +35,8 @@ const backend: FlagSpec = {
   own: true,
 };
 
+const dryRun: FlagSpec = { ...flag("dry-run", "Only say what would be done"), own: true };
+
 const shells = ["bash", "fish", "powershell", "zsh"] as const;
 
 export const root: CommandSpec = {
@@ -67,7 +69,7 @@ export const root: CommandSpec = {
     {
       name: "defrag",
       short: "Defragments the storage of the etcd",
-      flags: [needed("data-dir", "Required. Defragments a data directory not in use by etcd.")],
+      flags: [needed("data-dir", "Required. Defragments a data directory not in use by etcd."), dryRun],
       load: async () => (await import("../commands/defrag.ts")).runDefrag,
     },
     {
@@ -83,6 +85,23 @@ export const root: CommandSpec = {
       usage: "[command]",
       short: "Help about any command",
       load: async () => (await import("../commands/help.ts")).runHelp,
+    },
+    {
+      name: "migrate",
+      short: "Migrates a stopped member to another version of etcd, or to another kind of database",
+      flags: [
+        needed("data-dir", "Path to the etcd data dir"),
+        flag("force", "Ignore migration failure and forcefully override storage version. Not recommended."),
+        text(
+          "target-version",
+          'Target etcd version to migrate contents of data dir. Minimal value 3.5. Format "X.Y" for example 3.6.',
+        ),
+        text("to", "Kind of database to change to: lmdb for this server, bbolt for the Go one"),
+        text("wal-dir", "Path to the WAL directory (use --data-dir if none given)"),
+        { ...dryRun, own: undefined },
+      ],
+      own: true,
+      load: async () => (await import("../commands/migrate.ts")).runMigrate,
     },
     {
       name: "snapshot",
@@ -123,6 +142,7 @@ export const root: CommandSpec = {
             flag("skip-hash-check", "Ignore snapshot integrity hash value (required if copied from data directory)"),
             text("wal-dir", "Path to the WAL directory (use --data-dir if none given)"),
             backend,
+            dryRun,
           ],
           load: async () => (await import("../commands/restore.ts")).runRestore,
         },
@@ -131,6 +151,7 @@ export const root: CommandSpec = {
           usage: "<filename>",
           short: "Stores an etcd node backend snapshot to a given file",
           deprecated: "Use `etcdctl snapshot save` to download snapshot",
+          flags: [{ ...text("data-dir", "Path to the data directory of a stopped member"), own: true }],
           load: async () => (await import("../commands/save.ts")).runSave,
         },
         {
@@ -140,6 +161,16 @@ export const root: CommandSpec = {
           load: async () => (await import("../commands/status.ts")).runStatus,
         },
       ],
+    },
+    {
+      name: "verify",
+      short: "Checks everything a stopped member has on its disk",
+      flags: [
+        needed("data-dir", "Path to the etcd data dir"),
+        text("wal-dir", "Path to the WAL directory (use --data-dir if none given)"),
+      ],
+      own: true,
+      load: async () => (await import("../commands/verify.ts")).runVerify,
     },
     {
       name: "version",

@@ -6,8 +6,8 @@ import type { CommandContext } from "../context.ts";
 export function runHelp({ args, io }: CommandContext): void {
   const found = findCommand(args);
   if ("unknown" in found) {
-    io.out.write(`Unknown help topic [\`${found.unknown}\`]\n`);
-    io.out.write(helpText((findCommand([]) as { path: Parameters<typeof helpText>[0] }).path));
+    io.err.write(`Unknown help topic [\`${found.unknown}\`]\n`);
+    io.err.write(helpText((findCommand([]) as { path: Parameters<typeof helpText>[0] }).path));
     return;
   }
   io.out.write(helpText(found.path));

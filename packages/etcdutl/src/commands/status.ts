@@ -2,12 +2,20 @@ import { snapshotStatus } from "@etcd-ts/server/storage";
 import type { CommandContext } from "../context.ts";
 import { badArgs } from "../exit.ts";
 import { printAnswer, requireFormat } from "../print.ts";
+import { progressBar } from "../progress.ts";
 
 export function runStatus(context: CommandContext): void {
   const [file, ...surplus] = context.args;
   if (file === undefined || surplus.length > 0) throw badArgs("snapshot status requires exactly one argument");
   requireFormat(context);
-  const { hash, revision, totalKey, totalSize, totalSizeText } = snapshotStatus(file);
+  const bar = progressBar(context.io);
+  const { hash, revision, totalKey, totalSize, totalSizeText } = (() => {
+    try {
+      return snapshotStatus(file, { onProgress: bar.onProgress });
+    } finally {
+      bar.end();
+    }
+  })();
   const row = [hash.toString(16), String(revision), String(totalKey), totalSizeText];
   printAnswer(context, {
     simple: row.join(", "),

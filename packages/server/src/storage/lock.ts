@@ -134,6 +134,17 @@ function askOwner(name: string): Promise<{ readonly isAlive: boolean; readonly p
   });
 }
 
+/** For tools that only look and leave no trace: rejects when a server of ours or a real etcd works in the directory. */
+export async function refuseIfInUse(target: LockTarget): Promise<void> {
+  for (const address of await socketAddresses(target.memberDir)) {
+    const owner = await askOwner(address.name);
+    if (!owner.isAlive) continue;
+    const who = owner.pid ? ` (pid ${owner.pid})` : "";
+    throw new DataDirLockedError(`data directory ${target.memberDir} is in use by another process${who}`);
+  }
+  await refuseIfFilesAreLocked(target);
+}
+
 /** For tools that only look: rejects when a real etcd works on the files, without locking anything. */
 export async function refuseIfFilesAreLocked(target: LockTarget): Promise<void> {
   if (process.platform !== "linux") return;

@@ -61,7 +61,7 @@ class BoltReader implements BoltFile {
   readonly sizeBytes: number;
   readonly fileBytes: number;
   readonly #descriptor: number;
-  readonly #meta: Meta;
+  readonly meta: Meta;
   readonly #windows = new Map<number, Buffer>();
   readonly #windowPages: number;
   #bucketNames: readonly string[] | undefined;
@@ -72,17 +72,18 @@ class BoltReader implements BoltFile {
     this.#descriptor = descriptor;
     this.fileBytes = fs.fstatSync(descriptor).size;
     this.pageSizeBytes = this.#findPageSize();
-    this.#meta = this.#chooseMeta();
-    this.transactionId = this.#meta.transactionId;
-    this.sizeBytes = this.#meta.highWater * this.pageSizeBytes;
+    this.meta = this.#chooseMeta();
+    this.transactionId = this.meta.transactionId;
+    this.sizeBytes = this.meta.highWater * this.pageSizeBytes;
     this.#windowPages = Math.max(1, Math.floor(WINDOW_BYTES / this.pageSizeBytes));
+    if (this.fileBytes < 2 * this.pageSizeBytes) throw new BoltError("file size too small");
     if (this.sizeBytes > this.fileBytes) {
       throw new BoltError(`file is truncated: ${this.fileBytes} bytes of ${this.sizeBytes}`);
     }
   }
 
   get buckets(): readonly string[] {
-    this.#bucketNames ??= [...this.#tree(this.#meta.root, undefined, DEPTH_MAX)].map(({ key }) => utf8Text(key));
+    this.#bucketNames ??= [...this.#tree(this.meta.root, undefined, DEPTH_MAX)].map(({ key }) => utf8Text(key));
     return this.#bucketNames;
   }
 
@@ -104,11 +105,22 @@ class BoltReader implements BoltFile {
     return undefined;
   }
 
+  lastKey(bucket: string): Uint8Array | undefined {
+    const found = this.#bucket(bucket);
+    if (!found) return undefined;
+    let page = found.inline ?? this.#page(found.root as number);
+    for (let depth = 0; page.flags === FLAG_BRANCH && page.count > 0; depth++) {
+      if (depth === DEPTH_MAX) throw new BoltError(`page ${page.number}: the tree is deeper than any can be`);
+      page = this.#page(branchElement(page, page.count - 1).child);
+    }
+    return page.count === 0 ? undefined : leafElement(page, page.count - 1).key;
+  }
+
   check(): string[] {
     return checkFile({
-      meta: this.#meta,
+      meta: this.meta,
       page: (number) => this.#page(number),
-      isInFile: (number) => number >= 2 && number < this.#meta.highWater,
+      isInFile: (number) => number >= 2 && number < this.meta.highWater,
     });
   }
 
@@ -165,8 +177,8 @@ class BoltReader implements BoltFile {
   // Pages.
 
   #page(number: number): Page {
-    if (!(number >= 2 && number < this.#meta.highWater)) {
-      throw new BoltError(`page ${number}: out of bounds (the file ends before page ${this.#meta.highWater})`);
+    if (!(number >= 2 && number < this.meta.highWater)) {
+      throw new BoltError(`page ${number}: out of bounds (the file ends before page ${this.meta.highWater})`);
     }
     const index = Math.floor(number / this.#windowPages);
     const window = this.#window(index);
@@ -174,7 +186,7 @@ class BoltReader implements BoltFile {
     const header = window.subarray(at, at + PAGE_HEADER_BYTES);
     if (header.length < PAGE_HEADER_BYTES) throw new BoltError(`page ${number}: the file ends inside it`);
     const overflow = header.readUInt32LE(12);
-    if (number + overflow >= this.#meta.highWater) {
+    if (number + overflow >= this.meta.highWater) {
       throw new BoltError(`page ${number}: ${overflow} overflow pages reach beyond the file`);
     }
     const length = (overflow + 1) * this.pageSizeBytes;
@@ -207,7 +219,7 @@ class BoltReader implements BoltFile {
 
   #bucket(name: string): BucketRoot | undefined {
     const wanted = Buffer.from(name, "utf8");
-    for (const { key, value, isBucket } of this.#tree(this.#meta.root, wanted, DEPTH_MAX)) {
+    for (const { key, value, isBucket } of this.#tree(this.meta.root, wanted, DEPTH_MAX)) {
       if (compareBytes(key, wanted) !== 0) return undefined;
       if (!isBucket) throw new BoltError(`"${name}" is not a bucket`);
       return bucketRoot(value, name);

@@ -1,5 +1,7 @@
 /** What others see of bbolt files: a reader, an export to a stream and an import into LMDB. */
 
+import type { Meta } from "./format.ts";
+
 export type Row = readonly [key: Uint8Array, value: Uint8Array];
 
 /** Buckets of rows in key order, wherever they come from. A bucket that is not there has no rows. */
@@ -10,6 +12,8 @@ export interface BucketRows {
 /** One bbolt file, open for reading. Reads pages as they are needed; nothing is read whole. Synchronous. */
 export interface BoltFile extends BucketRows {
   readonly path: string;
+  /** The meta page in force. */
+  readonly meta: Meta;
   readonly pageSizeBytes: number;
   /** Transaction number of the meta page in force. */
   readonly transactionId: bigint;
@@ -24,6 +28,8 @@ export interface BoltFile extends BucketRows {
   /** Rows of a bucket as they are read, to take in pieces. */
   rows(bucket: string, start?: Uint8Array): Generator<Row>;
   get(bucket: string, key: Uint8Array): Uint8Array | undefined;
+  /** Key of a bucket's last row. */
+  lastKey(bucket: string): Uint8Array | undefined;
   /** bbolt's own integrity check; the problems in words, none when the file is sound. */
   check(): string[];
   close(): void;

@@ -12,10 +12,16 @@ import {
   FLAG_LEAF,
   PAGE_HEADER_BYTES,
 } from "./format.ts";
+import { compareRanges, copyRange } from "../page-file.ts";
+import type { PageOutput } from "../page-output.ts";
+import type { RowCursor } from "../rows.ts";
+import { type Child, TreeLevels } from "../tree-levels.ts";
 
 /** Where the writer puts bytes. Positions ascend, but for the meta pages at the end. */
 export interface BoltSink {
   write(bytes: Uint8Array, position: number): void;
+  /** Takes the pages instead, so that they are made where they are written from; `write` gets the meta pages then. */
+  readonly output?: PageOutput | undefined;
 }
 
 export interface BoltWriterOptions {
@@ -35,26 +41,74 @@ interface Element {
   readonly flags: number;
 }
 
-interface Child {
-  readonly key: Uint8Array;
-  readonly page: number;
+/** A leaf as it fills up: keys and values in a row, and their lengths. */
+class Leaf {
+  data = Buffer.allocUnsafeSlow(16 * 1024);
+  keyLengths = new Uint32Array(512);
+  valueLengths = new Uint32Array(512);
+  count = 0;
+  dataBytes = 0;
+
+  get bytes(): number {
+    return PAGE_HEADER_BYTES + this.count * ELEMENT_BYTES + this.dataBytes;
+  }
+
+  add(keyIn: Uint8Array, keyAt: number, keyEnd: number, valueIn: Uint8Array, valueAt: number, valueEnd: number): void {
+    const keyLength = keyEnd - keyAt;
+    const length = keyLength + valueEnd - valueAt;
+    if (this.dataBytes + length > this.data.length) this.#grow(length);
+    if (this.count === this.keyLengths.length) {
+      this.keyLengths = doubled(this.keyLengths);
+      this.valueLengths = doubled(this.valueLengths);
+    }
+    copyRange(keyIn, keyAt, keyEnd, this.data, this.dataBytes);
+    copyRange(valueIn, valueAt, valueEnd, this.data, this.dataBytes + keyLength);
+    this.keyLengths[this.count] = keyLength;
+    this.valueLengths[this.count] = valueEnd - valueAt;
+    this.count++;
+    this.dataBytes += length;
+  }
+
+  #grow(length: number): void {
+    const larger = Buffer.allocUnsafeSlow(Math.max(2 * this.data.length, this.dataBytes + length));
+    larger.set(this.data.subarray(0, this.dataBytes));
+    this.data = larger;
+  }
+
+  firstKey(): Buffer {
+    return Buffer.from(this.data.subarray(0, this.keyLengths[0]));
+  }
+
+  clear(): void {
+    this.count = 0;
+    this.dataBytes = 0;
+    // One huge value must not be carried about for ever.
+    if (this.data.length > 1024 * 1024) this.data = Buffer.allocUnsafeSlow(16 * 1024);
+  }
+
+  /** The page without its number: header, elements, then keys and values. */
+  writeTo(page: Buffer, at: number): void {
+    page.writeUInt16LE(FLAG_LEAF, at + 8);
+    page.writeUInt16LE(this.count, at + 10);
+    let data = PAGE_HEADER_BYTES + this.count * ELEMENT_BYTES;
+    this.data.copy(page, at + data, 0, this.dataBytes);
+    for (let i = 0; i < this.count; i++) {
+      const element = PAGE_HEADER_BYTES + i * ELEMENT_BYTES;
+      const keyLength = this.keyLengths[i] as number;
+      const valueLength = this.valueLengths[i] as number;
+      page.writeUInt32LE(0, at + element);
+      page.writeUInt32LE(data - element, at + element + 4);
+      page.writeUInt32LE(keyLength, at + element + 8);
+      page.writeUInt32LE(valueLength, at + element + 12);
+      data += keyLength + valueLength;
+    }
+  }
 }
 
-/** A node as it fills up: what it holds, and its size as a page. */
-interface Node<E> {
-  elements: E[];
-  bytes: number;
-}
-
-function emptyNode<E>(): Node<E> {
-  return { elements: [], bytes: PAGE_HEADER_BYTES };
-}
-
-interface Level {
-  /** Children that make up the node being filled. */
-  open: Node<Child>;
-  /** The last finished node, not yet written: the final one may need a child of it. */
-  held: Node<Child> | undefined;
+function doubled(lengths: Uint32Array<ArrayBuffer>): Uint32Array<ArrayBuffer> {
+  const larger = new Uint32Array(2 * lengths.length);
+  larger.set(lengths);
+  return larger;
 }
 
 export class BoltWriter {
@@ -81,7 +135,7 @@ export class BoltWriter {
       {
         nodeBytesMax: this.#nodeBytesMax,
         inlineBytesMax: this.#inlineBytesMax,
-        writeLeaf: (elements) => this.#writeNode(FLAG_LEAF, elements),
+        writeLeaf: (leaf) => this.#writeLeaf(leaf),
         writeBranch: (children) => this.#writeBranch(children),
       },
       (header) => this.#buckets.push({ key: Buffer.from(name, "utf8"), value: header, flags: ELEMENT_IS_BUCKET }),
@@ -90,7 +144,7 @@ export class BoltWriter {
 
   /** Writes the root and the meta pages. Returns the size of the file. */
   finish(): number {
-    const root = this.#writeNode(FLAG_LEAF, this.#buckets);
+    const root = this.#writeRoot();
     const meta = {
       pageSizeBytes: this.#pageSizeBytes,
       root,
@@ -103,176 +157,164 @@ export class BoltWriter {
     return this.#nextPage * this.#pageSizeBytes;
   }
 
-  #writeNode(flags: number, elements: readonly Element[]): number {
+  #writeLeaf(leaf: Leaf): number {
+    const place = this.#allocate(leaf.bytes);
+    leaf.writeTo(place.page, place.at);
+    return this.#commit(place);
+  }
+
+  #writeRoot(): number {
     let size = PAGE_HEADER_BYTES;
-    for (const { key, value } of elements) size += ELEMENT_BYTES + key.length + value.length;
-    const { page, number } = this.#allocate(flags, elements.length, size);
-    let data = PAGE_HEADER_BYTES + elements.length * ELEMENT_BYTES;
-    for (let i = 0; i < elements.length; i++) {
-      const { key, value, flags: elementFlags } = elements[i] as Element;
+    for (const { key, value } of this.#buckets) size += ELEMENT_BYTES + key.length + value.length;
+    const place = this.#allocate(size);
+    const { page, at: start } = place;
+    page.writeUInt16LE(FLAG_LEAF, start + 8);
+    page.writeUInt16LE(this.#buckets.length, start + 10);
+    let data = PAGE_HEADER_BYTES + this.#buckets.length * ELEMENT_BYTES;
+    for (const [i, { key, value, flags }] of this.#buckets.entries()) {
       const at = PAGE_HEADER_BYTES + i * ELEMENT_BYTES;
-      page.writeUInt32LE(elementFlags, at);
-      page.writeUInt32LE(data - at, at + 4);
-      page.writeUInt32LE(key.length, at + 8);
-      page.writeUInt32LE(value.length, at + 12);
-      page.set(key, data);
-      page.set(value, data + key.length);
+      page.writeUInt32LE(flags, start + at);
+      page.writeUInt32LE(data - at, start + at + 4);
+      page.writeUInt32LE(key.length, start + at + 8);
+      page.writeUInt32LE(value.length, start + at + 12);
+      page.set(key, start + data);
+      page.set(value, start + data + key.length);
       data += key.length + value.length;
     }
-    this.#sink.write(page, number * this.#pageSizeBytes);
-    return number;
+    return this.#commit(place);
   }
 
   #writeBranch(children: readonly Child[]): number {
     let size = PAGE_HEADER_BYTES;
     for (const { key } of children) size += ELEMENT_BYTES + key.length;
-    const { page, number } = this.#allocate(FLAG_BRANCH, children.length, size);
+    const place = this.#allocate(size);
+    const { page, at: start } = place;
+    page.writeUInt16LE(FLAG_BRANCH, start + 8);
+    page.writeUInt16LE(children.length, start + 10);
     let data = PAGE_HEADER_BYTES + children.length * ELEMENT_BYTES;
     for (let i = 0; i < children.length; i++) {
       const { key, page: child } = children[i] as Child;
       const at = PAGE_HEADER_BYTES + i * ELEMENT_BYTES;
-      page.writeUInt32LE(data - at, at);
-      page.writeUInt32LE(key.length, at + 4);
-      page.writeBigUInt64LE(BigInt(child), at + 8);
-      page.set(key, data);
+      page.writeUInt32LE(data - at, start + at);
+      page.writeUInt32LE(key.length, start + at + 4);
+      page.writeBigUInt64LE(BigInt(child), start + at + 8);
+      page.set(key, start + data);
       data += key.length;
     }
-    this.#sink.write(page, number * this.#pageSizeBytes);
-    return number;
+    return this.#commit(place);
   }
 
-  #allocate(flags: number, count: number, size: number): { page: Buffer; number: number } {
+  #allocate(size: number): Place {
     const pages = Math.max(1, Math.ceil(size / this.#pageSizeBytes));
     const number = this.#nextPage;
     this.#nextPage += pages;
-    const page = Buffer.alloc(pages * this.#pageSizeBytes);
-    page.writeBigUInt64LE(BigInt(number), 0);
-    page.writeUInt16LE(flags, 8);
-    page.writeUInt16LE(count, 10);
-    page.writeUInt32LE(pages - 1, 12);
-    return { page, number };
+    const length = pages * this.#pageSizeBytes;
+    const { output } = this.#sink;
+    let page: Buffer;
+    let at = 0;
+    if (output) {
+      output.page(length);
+      page = output.buffer;
+      at = output.at;
+      // What follows the content must be zeros, so that equal rows give equal files.
+      page.fill(0, at + size, at + length);
+    } else page = Buffer.alloc(length);
+    page.writeUInt32LE(number % 0x1_0000_0000, at);
+    page.writeUInt32LE(Math.floor(number / 0x1_0000_0000), at + 4);
+    page.writeUInt32LE(pages - 1, at + 12);
+    return { page, at, number };
   }
+
+  #commit({ page, number }: Place): number {
+    if (!this.#sink.output) this.#sink.write(page, number * this.#pageSizeBytes);
+    return number;
+  }
+}
+
+interface Place {
+  readonly page: Buffer;
+  readonly at: number;
+  readonly number: number;
 }
 
 interface Nodes {
   readonly nodeBytesMax: number;
   readonly inlineBytesMax: number;
-  writeLeaf(elements: readonly Element[]): number;
+  writeLeaf(leaf: Leaf): number;
   writeBranch(children: readonly Child[]): number;
 }
 
 export class BucketWriter {
   readonly #nodes: Nodes;
   readonly #done: (header: Buffer) => void;
-  #leaf: Node<Element> = emptyNode();
-  readonly #levels: Level[] = [];
+  readonly #leaf = new Leaf();
+  readonly #levels: TreeLevels;
   #leaves = 0;
-  #lastKey: Uint8Array | undefined;
+  #lastKey: Buffer = Buffer.alloc(64);
+  #lastKeyLength = 0;
 
   constructor(nodes: Nodes, done: (header: Buffer) => void) {
     this.#nodes = nodes;
     this.#done = done;
+    this.#levels = new TreeLevels({
+      bytesMax: nodes.nodeBytesMax - PAGE_HEADER_BYTES,
+      childrenMax: NODE_ELEMENTS_MAX,
+      childBytes: ({ key }) => ELEMENT_BYTES + key.length,
+      write: (children) => nodes.writeBranch(children),
+    });
   }
 
-  /** Both arrays are the writer's until the node is written. */
   put(key: Uint8Array, value: Uint8Array): void {
-    if (key.length === 0 || key.length > KEY_BYTES_MAX) throw new BoltError(`a key of ${key.length} bytes`);
-    if (this.#lastKey && Buffer.compare(this.#lastKey, key) >= 0) throw new BoltError("keys out of order");
-    this.#lastKey = key;
-    const bytes = ELEMENT_BYTES + key.length + value.length;
-    const { elements } = this.#leaf;
-    if (
-      elements.length > 0 &&
-      (this.#leaf.bytes + bytes > this.#nodes.nodeBytesMax || elements.length === NODE_ELEMENTS_MAX)
-    ) {
+    this.putRange(key, 0, key.length, value, 0, value.length);
+  }
+
+  /** The row that a cursor is at. Both are copied. */
+  putRow({ keyIn, keyAt, keyEnd, valueIn, valueAt, valueEnd }: RowCursor): void {
+    this.putRange(keyIn, keyAt, keyEnd, valueIn, valueAt, valueEnd);
+  }
+
+  putRange(
+    keyIn: Uint8Array,
+    keyAt: number,
+    keyEnd: number,
+    valueIn: Uint8Array,
+    valueAt: number,
+    valueEnd: number,
+  ): void {
+    const keyLength = keyEnd - keyAt;
+    if (keyLength === 0 || keyLength > KEY_BYTES_MAX) throw new BoltError(`a key of ${keyLength} bytes`);
+    if (compareRanges(this.#lastKey, 0, this.#lastKeyLength, keyIn, keyAt, keyEnd) >= 0) {
+      throw new BoltError("keys out of order");
+    }
+    if (keyLength > this.#lastKey.length) this.#lastKey = Buffer.alloc(2 * keyLength);
+    copyRange(keyIn, keyAt, keyEnd, this.#lastKey, 0);
+    this.#lastKeyLength = keyLength;
+    const leaf = this.#leaf;
+    const bytes = ELEMENT_BYTES + keyLength + valueEnd - valueAt;
+    if (leaf.count > 0 && (leaf.bytes + bytes > this.#nodes.nodeBytesMax || leaf.count === NODE_ELEMENTS_MAX)) {
       this.#closeLeaf();
     }
-    this.#leaf.elements.push({ key, value, flags: 0 });
-    this.#leaf.bytes += bytes;
+    leaf.add(keyIn, keyAt, keyEnd, valueIn, valueAt, valueEnd);
   }
 
   finish(): void {
     const header = Buffer.alloc(BUCKET_HEADER_BYTES);
     if (this.#leaves === 0 && this.#leaf.bytes <= this.#nodes.inlineBytesMax) {
-      this.#done(Buffer.concat([header, inlineLeaf(this.#leaf)]));
+      const inline = Buffer.alloc(this.#leaf.bytes);
+      this.#leaf.writeTo(inline, 0);
+      this.#done(Buffer.concat([header, inline]));
       return;
     }
     this.#closeLeaf();
-    header.writeBigUInt64LE(BigInt(this.#closeLevels()), 0);
+    header.writeBigUInt64LE(BigInt(this.#levels.close()), 0);
     this.#done(header);
   }
 
   #closeLeaf(): void {
-    const { elements } = this.#leaf;
-    const first = elements[0] as Element;
+    const key = this.#leaf.firstKey();
+    const page = this.#nodes.writeLeaf(this.#leaf);
+    this.#leaf.clear();
     this.#leaves++;
-    const page = this.#nodes.writeLeaf(elements);
-    this.#leaf = emptyNode();
-    this.#addChild(0, { key: first.key, page });
+    this.#levels.addLeaf({ key, page });
   }
-
-  #addChild(height: number, child: Child): void {
-    let level = this.#levels[height];
-    if (!level) {
-      level = { open: emptyNode(), held: undefined };
-      this.#levels[height] = level;
-    }
-    const bytes = ELEMENT_BYTES + child.key.length;
-    const { open } = level;
-    // Two children at least, however long their keys: a branch with one would never end.
-    if (
-      open.elements.length >= 2 &&
-      (open.bytes + bytes > this.#nodes.nodeBytesMax || open.elements.length === NODE_ELEMENTS_MAX)
-    ) {
-      if (level.held) this.#writeHeld(height, level.held);
-      level.held = open;
-      level.open = emptyNode();
-    }
-    level.open.elements.push(child);
-    level.open.bytes += bytes;
-  }
-
-  #writeHeld(height: number, node: Node<Child>): void {
-    const page = this.#nodes.writeBranch(node.elements);
-    this.#addChild(height + 1, { key: (node.elements[0] as Child).key, page });
-  }
-
-  /** Flushes all levels upwards; returns the page of the root. */
-  #closeLevels(): number {
-    for (let height = 0; ; height++) {
-      const level = this.#levels[height] as Level;
-      const { open, held } = level;
-      if (!held) {
-        // The only node of its level: it is the root, or, with one child, not needed at all.
-        if (open.elements.length === 1 && !this.#levels[height + 1]) return (open.elements[0] as Child).page;
-        if (!this.#levels[height + 1]) return this.#nodes.writeBranch(open.elements);
-      } else {
-        if (open.elements.length < 2 && held.elements.length > 2) {
-          open.elements.unshift(held.elements.pop() as Child);
-        }
-        this.#writeHeld(height, held);
-        level.held = undefined;
-      }
-      this.#writeHeld(height, open);
-    }
-  }
-}
-
-function inlineLeaf(leaf: Node<Element>): Buffer {
-  const { elements } = leaf;
-  const page = Buffer.alloc(leaf.bytes);
-  page.writeUInt16LE(FLAG_LEAF, 8);
-  page.writeUInt16LE(elements.length, 10);
-  let data = PAGE_HEADER_BYTES + elements.length * ELEMENT_BYTES;
-  for (let i = 0; i < elements.length; i++) {
-    const { key, value } = elements[i] as Element;
-    const at = PAGE_HEADER_BYTES + i * ELEMENT_BYTES;
-    page.writeUInt32LE(data - at, at + 4);
-    page.writeUInt32LE(key.length, at + 8);
-    page.writeUInt32LE(value.length, at + 12);
-    page.set(key, data);
-    page.set(value, data + key.length);
-    data += key.length + value.length;
-  }
-  return page;
 }

@@ -7,24 +7,27 @@ import fs from "node:fs";
 import path from "node:path";
 import { hexId, utf8Bytes } from "../../lib/bytes.ts";
 import { type Clock, systemClock } from "../../lib/clock.ts";
+import { crc32c } from "../../lib/crc32c.ts";
 import type { Logger } from "../../lib/log.ts";
 import { InternalRaftRequest, Request } from "../../pb/etcdserverpb.ts";
 import { Entry, EntryType } from "../../pb/raftpb.ts";
-import { Environment } from "../backend/environment.ts";
-import { verifyBackendFile } from "../backend/verify.ts";
-import { PinnedReader, type ReadTransaction } from "../backend/reader.ts";
-import { type BucketRows, bucketRowsOf, importRows, writeBolt } from "../bolt/index.ts";
+import { BUCKETS } from "../backend/types.ts";
+import type { Row } from "../bolt/index.ts";
 import { dataDirPaths } from "../data-dir.ts";
-import { type FileSystem, systemFiles } from "../file-system.ts";
+import type { FileSystem } from "../file-system.ts";
 import { lockDataDir } from "../lock.ts";
 import { decodeV2Store, encodeV2Store, type Member, memberToJson } from "../schema/index.ts";
 import { SnapStore } from "../snap/index.ts";
 import { createWal, readWal, type WalContent, type WalStart } from "../wal/index.ts";
-import { type Changes, changedRows, counterBytes, metaKeys, openDatabase } from "./database-file.ts";
+import { ListCursor } from "../rows.ts";
+import { convert } from "./convert.ts";
+import { counterBytes, metaKeys } from "./database-file.ts";
 import { OfflineFatal } from "./errors.ts";
+import { type Job, type JobOptions, jobOf } from "./job.ts";
 import { type BackendKind, backendKind } from "./member-dir.ts";
+import { type Changes, openStore, type Store } from "./store.ts";
 
-export interface BackupOptions {
+export interface BackupOptions extends JobOptions {
   readonly dataDir: string;
   /** Empty: inside the data directory. */
   readonly walDir: string;
@@ -35,7 +38,6 @@ export interface BackupOptions {
   readonly backend: BackendKind;
   readonly clock?: Clock | undefined;
   readonly logger: Logger;
-  readonly files?: FileSystem | undefined;
 }
 
 /** The only member of the copy. The address says what its reader has to do. */
@@ -60,7 +62,9 @@ async function step<T>(message: string, run: () => Promise<T>): Promise<T> {
 }
 
 export async function backupDataDir(options: BackupOptions): Promise<void> {
-  const { clock = systemClock, files = systemFiles } = options;
+  const { clock = systemClock } = options;
+  const job = jobOf(options);
+  const { files } = job;
   const source = dataDirPaths(options.dataDir, options.walDir);
   const target = dataDirPaths(options.backupDir, options.backupWalDir);
   const member = inventedMember(clock);
@@ -83,7 +87,7 @@ export async function backupDataDir(options: BackupOptions): Promise<void> {
     );
     const content = await step("unable to read WAL", () => readWal(source.walDir, start, { fileSystem: files }));
     await step("saveDB failed", () =>
-      copyDatabase(options, member, content, { source: source.dataDir, snapDir: target.snapDir, files }),
+      copyDatabase(options, member, content, { source: source.dataDir, snapDir: target.snapDir, job }),
     );
     await step("wal.Create failed", () => writeLog(options, content, { start, member, walDir: target.walDir, files }));
   } finally {
@@ -127,63 +131,55 @@ async function copyDatabase(
   options: BackupOptions,
   member: Member,
   content: WalContent,
-  to: { readonly source: string; readonly snapDir: string; readonly files: FileSystem },
+  to: { readonly source: string; readonly snapDir: string; readonly job: Job },
 ): Promise<void> {
-  const { logger, files = systemFiles } = options;
-  const write = async (rows: BucketRows): Promise<void> => {
-    if (options.backend === "lmdb") {
-      await importRows(rows, { backendPath: path.join(to.snapDir, "db.lmdb"), files });
-      return;
-    }
-    const file = await files.open(path.join(to.snapDir, "db"), "create", 0o600);
-    try {
-      await writeBolt(rows, file);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-  };
+  const { logger } = options;
   const members: Changes["replaced"] = new Map([
     ["cluster", []],
     ["members", [[utf8Bytes(hexId(member.id)), utf8Bytes(memberToJson(member))]]],
     ["members_removed", []],
   ]);
+  const target = {
+    to: options.backend,
+    path: path.join(to.snapDir, options.backend === "lmdb" ? "db.lmdb" : "db"),
+    job: to.job,
+    what: "copying",
+  } as const;
   if (!options.withV3) {
     const { commit, term } = content.hardState;
-    const set: Changes["set"] = new Map([
-      [
-        "meta",
-        [
-          [metaKeys.consistentIndex, counterBytes(commit)],
-          [metaKeys.term, counterBytes(term)],
-        ],
-      ],
-    ]);
-    await write(changedRows({ rows: () => [] }, { replaced: members, set }));
+    const meta: Row[] = [
+      [metaKeys.consistentIndex, counterBytes(commit)],
+      [metaKeys.term, counterBytes(term)],
+    ];
+    const empty = new Map(BUCKETS.map((bucket): [string, Row[]] => [bucket, bucket === "meta" ? meta : []]));
+    const quiet = { ...to.job, hasThreads: false };
+    await convert(NO_STORE, { ...target, job: quiet, changes: { replaced: new Map([...empty, ...members]) } });
     return;
   }
   logger.info("Trimming membership information from the backend...");
   const paths = dataDirPaths(to.source);
-  const changes: Changes = { replaced: members, set: new Map() };
-  if (backendKind(paths) === "bbolt") {
-    const bolt = openDatabase(paths.boltFile);
-    try {
-      await write(changedRows(bolt, changes));
-    } finally {
-      bolt.close();
-    }
-    return;
-  }
-  verifyBackendFile(paths.backendFile);
-  const environment = new Environment({ path: paths.backendFile });
-  const transaction = environment.root.useReadTransaction() as unknown as ReadTransaction;
+  const kind = backendKind(paths);
+  const store = openStore(kind === "lmdb" ? paths.backendFile : paths.boltFile, kind);
   try {
-    await write(changedRows(bucketRowsOf(new PinnedReader(environment, transaction)), changes));
+    await convert(store, { ...target, changes: { replaced: members } });
   } finally {
-    transaction.done();
-    await environment.close();
+    store.close();
   }
 }
+
+/** A database without rows. */
+const NO_STORE: Store = {
+  path: "",
+  kind: "bbolt",
+  sizeBytes: 0,
+  buckets: [],
+  bytesRead: 0,
+  cursor: () => new ListCursor([]),
+  get: () => undefined,
+  lastKey: () => undefined,
+  rowCrc: (row, previous) => crc32c(row.value, crc32c(row.key, previous)),
+  close: () => {},
+};
 
 async function writeLog(
   options: BackupOptions,

@@ -1,13 +1,16 @@
 /** A `.db` file as the tools meet it: a bbolt image, with a sha256 behind it when `snapshot save` wrote it. */
-import { createHash } from "node:crypto";
 import fs from "node:fs";
 import { utf8Bytes } from "../../lib/bytes.ts";
+import { crc32c } from "../../lib/crc32c.ts";
 import { humanBytes } from "../../lib/go-format.ts";
-import { type BucketRows, openBolt, type Row, summarize } from "../bolt/index.ts";
+import { type BoltFile, type DatabaseSummary, openBolt, summarize } from "../bolt/index.ts";
+import { mainOfRevisionKey } from "../schema/revision.ts";
 import { OfflineError, offlineErrorText } from "./errors.ts";
+import type { Job, JobOptions } from "./job.ts";
+import { isDamage, kindOfFile, openStore } from "./store.ts";
+import { inspectFile, sha256OfFile, TaskThread } from "./tasks.ts";
 
 const HASH_BYTES = 32;
-const READ_BYTES = 1024 * 1024;
 
 export interface SnapshotStatus {
   readonly hash: number;
@@ -18,28 +21,70 @@ export interface SnapshotStatus {
   readonly totalSizeText: string;
 }
 
-/** What `snapshot status` tells, after bbolt's integrity check. */
-export function snapshotStatus(file: string): SnapshotStatus {
+export interface StatusOptions {
+  readonly onProgress?: JobOptions["onProgress"];
+}
+
+/** What `snapshot status` tells, after bbolt's integrity check. Of an LMDB file, what a snapshot of it would tell. */
+export function snapshotStatus(file: string, { onProgress }: StatusOptions = {}): SnapshotStatus {
   statFile(file);
+  const { size } = fs.statSync(file);
   if (fs.statSync(file).isDirectory()) throw new OfflineError(`open ${file}: is a directory`);
+  const tell = (doneBytes: number) =>
+    onProgress?.({ what: "reading", doneBytes: Math.min(doneBytes, size), totalBytes: size });
+  // bbolt makes a database of an empty file, and cannot: it has opened it for reading.
+  if (size === 0) throw new OfflineError(`write ${file}: bad file descriptor`);
+  if (kindOfFile(file) === "lmdb") return lmdbStatus(file, tell);
   const bolt = openDatabase(file);
   try {
-    const problems = bolt.check();
-    if (problems.length > 0) {
-      throw new OfflineError(
-        `snapshot file integrity check failed. ${problems.length} errors found.\n${problems.join("\n")}`,
-      );
-    }
-    const { hash, totalKeys, revision } = summarize(bolt);
+    const { sizeBytes } = bolt;
+    const summary = inspectFile(file, tell) ?? inspectSlowly(bolt);
     return {
-      hash,
-      revision,
-      totalKey: totalKeys,
-      totalSize: bolt.sizeBytes,
-      totalSizeText: humanBytes(bolt.sizeBytes),
+      hash: summary.hash,
+      revision: summary.revision,
+      totalKey: summary.totalKeys,
+      totalSize: sizeBytes,
+      totalSizeText: humanBytes(sizeBytes),
     };
   } finally {
     bolt.close();
+  }
+}
+
+/** Names what is wrong, or finds nothing but a stored freelist. */
+function inspectSlowly(bolt: BoltFile): DatabaseSummary {
+  const problems = bolt.check();
+  if (problems.length > 0) {
+    throw new OfflineError(
+      `snapshot file integrity check failed. ${problems.length} errors found.\n${problems.join("\n")}`,
+    );
+  }
+  return summarize(bolt);
+}
+
+function lmdbStatus(file: string, tell: (doneBytes: number) => void): SnapshotStatus {
+  const store = openStore(file, "lmdb");
+  try {
+    let hash = 0;
+    let totalKey = 0;
+    for (const bucket of store.buckets) {
+      hash = crc32c(utf8Bytes(bucket), hash);
+      for (const rows = store.cursor(bucket); rows.next(); totalKey++) hash = store.rowCrc(rows, hash);
+      tell(store.bytesRead);
+    }
+    const last = store.lastKey("key");
+    return {
+      hash,
+      revision: last ? mainOfRevisionKey(last) : 0,
+      totalKey,
+      totalSize: store.sizeBytes,
+      totalSizeText: humanBytes(store.sizeBytes),
+    };
+  } catch (error) {
+    if (!isDamage(error)) throw error;
+    throw new OfflineError(`${file} is damaged: ${error.message}`, { cause: error });
+  } finally {
+    store.close();
   }
 }
 
@@ -63,8 +108,23 @@ export function openDatabase(file: string) {
 /** As Go prints a byte slice. */
 const decimalBytes = (bytes: Uint8Array): string => `[${[...bytes].join(" ")}]`;
 
-/** Compares the sha256 that `snapshot save` left behind the database with the database. Reads it in pieces. */
-export async function verifySnapshotHash(file: string, options: { readonly isRequired: boolean }): Promise<void> {
+export interface SnapshotFile {
+  readonly bytes: number;
+  /** Rejects when the hash was wanted and is wrong. */
+  verified(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/**
+ * Begins to compare the sha256 that `snapshot save` left behind the database with the database, on another thread if
+ * there is one. Throws at once when the file is not there or has no hash although one is required.
+ */
+export function startHashCheck(
+  file: string,
+  options: { readonly isRequired: boolean; readonly job: Job },
+): SnapshotFile {
+  let size: number;
+  const stored = Buffer.alloc(HASH_BYTES);
   let descriptor: number;
   try {
     descriptor = fs.openSync(file, "r");
@@ -74,64 +134,25 @@ export async function verifySnapshotHash(file: string, options: { readonly isReq
   try {
     const stat = fs.fstatSync(descriptor);
     if (stat.isDirectory()) throw new OfflineError(`read ${file}: is a directory`);
-    const { size } = stat;
+    ({ size } = stat);
     if (size < HASH_BYTES) throw new OfflineError(`seek ${file}: invalid argument`);
-    const hasHash = size % 512 === HASH_BYTES;
-    if (!options.isRequired) return;
-    if (!hasHash) throw new OfflineError("snapshot missing hash but --skip-hash-check=false");
-    const hash = createHash("sha256");
-    const buffer = Buffer.allocUnsafe(READ_BYTES);
-    for (let at = 0; at < size - HASH_BYTES; ) {
-      const count = fs.readSync(descriptor, buffer, 0, Math.min(READ_BYTES, size - HASH_BYTES - at), at);
-      if (count === 0) throw new OfflineError(`read ${file}: unexpected end`);
-      hash.update(buffer.subarray(0, count));
-      at += count;
-      await new Promise((resolve) => setImmediate(resolve));
-    }
-    const stored = Buffer.alloc(HASH_BYTES);
     fs.readSync(descriptor, stored, 0, HASH_BYTES, size - HASH_BYTES);
-    const computed = hash.digest();
-    if (!stored.equals(computed)) {
-      throw new OfflineError(`expected sha256 ${decimalBytes(stored)}, got ${decimalBytes(computed)}`);
-    }
   } finally {
     fs.closeSync(descriptor);
   }
-}
-
-/** Changes to a database on its way from one file into another. */
-export interface Changes {
-  /** Buckets whose rows are these instead. */
-  readonly replaced: ReadonlyMap<string, readonly Row[]>;
-  /** Rows that take the place of those with the same key, or are added. */
-  readonly set: ReadonlyMap<string, readonly Row[]>;
-}
-
-const byKey = (rows: readonly Row[]): Row[] => rows.toSorted((a, b) => Buffer.compare(a[0], b[0]));
-
-export function changedRows(source: BucketRows, changes: Changes): BucketRows {
-  return {
-    *rows(bucket) {
-      const rows = changes.replaced.get(bucket);
-      const before = rows ? byKey(rows) : source.rows(bucket);
-      const own = byKey(changes.set.get(bucket) ?? []);
-      let next = 0;
-      for (const row of before) {
-        for (; next < own.length; next++) {
-          const order = Buffer.compare((own[next] as Row)[0], row[0]);
-          if (order > 0) break;
-          yield own[next] as Row;
-          if (order === 0) {
-            next++;
-            break;
-          }
-        }
-        const previous = own[next - 1];
-        if (!previous || Buffer.compare(previous[0], row[0]) !== 0) yield row;
-      }
-      yield* own.slice(next);
-    },
+  const stop = async (): Promise<void> => {};
+  if (!options.isRequired) return { bytes: size, verified: async () => {}, stop };
+  if (size % 512 !== HASH_BYTES) throw new OfflineError("snapshot missing hash but --skip-hash-check=false");
+  const bytes = size - HASH_BYTES;
+  const compare = (computed: Uint8Array): void => {
+    if (stored.equals(computed)) return;
+    throw new OfflineError(`expected sha256 ${decimalBytes(stored)}, got ${decimalBytes(computed)}`);
   };
+  if (!options.job.hasThreads) {
+    return { bytes, verified: async () => compare(sha256OfFile(file, bytes)), stop };
+  }
+  const thread = new TaskThread<Uint8Array>({ kind: "sha256", path: file, bytes });
+  return { bytes, verified: async () => compare(await thread.result), stop: () => thread.stop() };
 }
 
 /** 8 bytes, big endian. */

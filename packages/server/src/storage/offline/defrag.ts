@@ -8,30 +8,30 @@ import path from "node:path";
 import { type Clock, systemClock } from "../../lib/clock.ts";
 import { goDuration, humanBytes } from "../../lib/go-format.ts";
 import type { Logger } from "../../lib/log.ts";
-import { BulkLoad } from "../backend/bulk.ts";
-import { copyRows } from "../backend/copy.ts";
-import { Environment, type FileSizes } from "../backend/environment.ts";
-import { verifyBackendFile } from "../backend/verify.ts";
-import { writeBolt } from "../bolt/index.ts";
-import { type FileSystem, systemFiles } from "../file-system.ts";
+import type { FileSizes } from "../backend/environment.ts";
+import { BoltPages, bucketPlaces, LeafWalk } from "../bolt/walk.ts";
 import { dataDirPaths } from "../data-dir.ts";
+import { LmdbFile } from "../lmdb/walk.ts";
 import { lockDataDir } from "../lock.ts";
-import { openDatabase } from "./database-file.ts";
-import { type BackendKind, backendKind } from "./member-dir.ts";
+import { convert, DEFRAG_FILL, rewriteLmdb } from "./convert.ts";
+import { type Job, type JobOptions, jobOf, keepModeAndOwner, requireSpace } from "./job.ts";
+import { type BackendKind, backendKind, removeWorkFiles } from "./member-dir.ts";
+import { boltMeta, damageAsError, namingDamage, openStore } from "./store.ts";
 
-/** The share of a page that etcd's own defragmentation fills. */
-const FILL = 0.9;
-
-export interface DefragOptions {
+export interface DefragOptions extends JobOptions {
   readonly dataDir: string;
   readonly clock?: Clock | undefined;
   readonly logger: Logger;
-  readonly files?: FileSystem | undefined;
+  /** Only looks whether it could be done, and what it would give back. */
+  readonly isDryRun?: boolean | undefined;
 }
 
 export interface DefragResult {
   readonly path: string;
+  readonly backend: BackendKind;
   readonly beforeBytes: number;
+  readonly beforeInUseBytes: number;
+  /** With `isDryRun`: about what there would be. */
   readonly afterBytes: number;
 }
 
@@ -47,23 +47,28 @@ export async function defragDataDir(options: DefragOptions): Promise<DefragResul
   }
 }
 
-async function defragFile(file: string, kind: BackendKind, options: DefragOptions): Promise<DefragResult> {
-  const { clock = systemClock, logger, files = systemFiles } = options;
+async function defragFile(file: string, backend: BackendKind, options: DefragOptions): Promise<DefragResult> {
+  const { clock = systemClock, logger } = options;
+  const job = jobOf(options);
   const start = clock.monotonicMs();
-  const before = kind === "lmdb" ? lmdbSizes(file) : boltSizes(file);
+  const before = namingDamage(file, () => (backend === "lmdb" ? lmdbSizes(file) : boltSizes(file)));
+  const result = { path: file, backend, beforeBytes: before.fileBytes, beforeInUseBytes: before.inUseBytes };
+  if (!options.isDryRun) await removeWorkFiles(file, job.files);
+  requireSpace(path.dirname(file), before.inUseBytes, options);
+  if (options.isDryRun) return { ...result, afterBytes: before.inUseBytes };
   logger.info("defragmenting", { path: file, ...sizeFields(before) });
-  const after = kind === "lmdb" ? await defragLmdb(file, files) : await defragBolt(file, files);
+  const afterBytes = await rewrite(file, backend, job);
   logger.info("finished defragmenting directory", {
     path: file,
-    "current-db-size-bytes-diff": after.fileBytes - before.fileBytes,
-    "current-db-size-bytes": after.fileBytes,
-    "current-db-size": humanBytes(after.fileBytes),
-    "current-db-size-in-use-bytes-diff": after.inUseBytes - before.inUseBytes,
-    "current-db-size-in-use-bytes": after.inUseBytes,
-    "current-db-size-in-use": humanBytes(after.inUseBytes),
+    "current-db-size-bytes-diff": afterBytes - before.fileBytes,
+    "current-db-size-bytes": afterBytes,
+    "current-db-size": humanBytes(afterBytes),
+    "current-db-size-in-use-bytes-diff": afterBytes - before.inUseBytes,
+    "current-db-size-in-use-bytes": afterBytes,
+    "current-db-size-in-use": humanBytes(afterBytes),
     took: goDuration(clock.monotonicMs() - start),
   });
-  return { path: file, beforeBytes: before.fileBytes, afterBytes: after.fileBytes };
+  return { ...result, afterBytes };
 }
 
 function sizeFields({ fileBytes, inUseBytes }: FileSizes): Record<string, unknown> {
@@ -75,66 +80,58 @@ function sizeFields({ fileBytes, inUseBytes }: FileSizes): Record<string, unknow
   };
 }
 
-function lmdbSizes(file: string): FileSizes {
-  verifyBackendFile(file);
-  const environment = new Environment({ path: file });
+function lmdbSizes(path: string): FileSizes {
+  const file = new LmdbFile(path);
   try {
-    return environment.sizes();
+    return { fileBytes: file.sizeBytes, inUseBytes: file.inUseBytes };
   } finally {
-    void environment.close();
+    file.close();
   }
 }
 
-/** What is in use of a bbolt file would take a walk of it; a file that is not held open has no pending pages to tell. */
-function boltSizes(file: string): FileSizes {
-  const bolt = openDatabase(file);
-  const { sizeBytes } = bolt;
-  bolt.close();
-  return { fileBytes: sizeBytes, inUseBytes: sizeBytes };
-}
-
-async function defragLmdb(file: string, files: FileSystem): Promise<FileSizes> {
-  const load = new BulkLoad(file, { files });
-  let after: FileSizes;
+/** The file keeps no count of its free pages, so those in use are counted, as bbolt itself does when it opens one. */
+function boltSizes(path: string): FileSizes {
+  const meta = boltMeta(path);
+  const pages = new BoltPages(path, meta, false);
   try {
-    const source = new Environment({ path: file });
-    try {
-      copyRows(source, load.environment);
-    } finally {
-      await source.close();
+    for (const { root } of bucketPlaces(pages)) {
+      if (root === undefined) continue;
+      const walk = new LeafWalk(pages, root);
+      while (walk.next());
     }
-    after = load.environment.sizes();
-    await load.finish();
-  } catch (error) {
-    await load.abandon();
-    throw error;
+    return {
+      fileBytes: meta.highWater * meta.pageSizeBytes,
+      inUseBytes: (2 + pages.reachedPages) * meta.pageSizeBytes,
+    };
+  } finally {
+    pages.close();
   }
-  return after;
 }
 
-async function defragBolt(file: string, files: FileSystem): Promise<FileSizes> {
+async function rewrite(file: string, backend: BackendKind, job: Job): Promise<number> {
   const temporary = `${file}.tmp.defrag`;
-  const source = openDatabase(file);
+  const { files } = job;
+  const work = { path: temporary, job, what: "defragmenting" };
   try {
-    const target = await files.open(temporary, "create", 0o600);
     let sizeBytes: number;
-    try {
-      sizeBytes = await writeBolt(source, target, { fill: FILL });
-      await target.sync();
-    } finally {
-      await target.close();
+    if (backend === "lmdb") sizeBytes = await rewriteLmdb(file, work);
+    else {
+      const store = openStore(file, "bbolt");
+      try {
+        ({ sizeBytes } = await convert(store, { ...work, to: "bbolt", fill: DEFRAG_FILL }));
+      } finally {
+        store.close();
+      }
     }
-    const { mode, uid, gid } = fs.statSync(file);
-    fs.chmodSync(temporary, mode & 0o777);
-    const own = fs.statSync(temporary);
-    if (own.uid !== uid || own.gid !== gid) fs.chownSync(temporary, uid, gid);
+    keepModeAndOwner(file, temporary);
+    job.signal?.throwIfAborted();
     await files.rename(temporary, file);
+    // LMDB's own lock file knows readers of the old one.
+    if (backend === "lmdb") fs.rmSync(`${file}-lock`, { force: true });
     await files.syncDirectory(path.dirname(file));
-    return { fileBytes: sizeBytes, inUseBytes: sizeBytes };
+    return sizeBytes;
   } catch (error) {
     await files.removeTree(temporary);
-    throw error;
-  } finally {
-    source.close();
+    throw damageAsError(file, error);
   }
 }

@@ -1,6 +1,8 @@
 /** Which database of a data directory is in force. */
 import fs from "node:fs";
+import path from "node:path";
 import type { DataDirPaths } from "../data-dir.ts";
+import type { FileSystem } from "../file-system.ts";
 import { NoDatabaseError } from "./errors.ts";
 
 export type BackendKind = "lmdb" | "bbolt";
@@ -10,4 +12,12 @@ export function backendKind(paths: DataDirPaths): BackendKind {
   if (fs.existsSync(paths.backendFile)) return "lmdb";
   if (fs.existsSync(paths.boltFile)) return "bbolt";
   throw new NoDatabaseError(`open ${paths.boltFile}: no such file or directory`);
+}
+
+/** Takes away what an interrupted run left beside a database. */
+export async function removeWorkFiles(database: string, files: FileSystem): Promise<void> {
+  const folder = path.dirname(database);
+  for (const name of await files.list(folder)) {
+    if (name.startsWith(`${path.basename(database)}.tmp.`)) await files.removeTree(path.join(folder, name));
+  }
 }

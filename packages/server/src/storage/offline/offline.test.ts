@@ -25,7 +25,19 @@ import {
 import { SnapStore } from "../snap/index.ts";
 import { type Fault, FaultyFiles } from "../testing/faulty-files.ts";
 import { openWal, readWal, validSnapshots } from "../wal/index.ts";
-import { backupDataDir, defragDataDir, type RestoreOptions, restoreSnapshot, snapshotHashKv } from "./index.ts";
+import {
+  backupDataDir,
+  defragDataDir,
+  migrateEngine,
+  migrateVersion,
+  parseTargetVersion,
+  type RestoreOptions,
+  restoreSnapshot,
+  saveSnapshot,
+  snapshotHashKv,
+  snapshotStatus,
+  verifyDataDir,
+} from "./index.ts";
 
 const folders: string[] = [];
 
@@ -128,7 +140,13 @@ function boltContent(file: string): string[] {
   }
 }
 
-const faults: readonly Fault[] = ["kill", "ENOSPC", "shortWrite"];
+/** Without a fault, and so without threads, of which each would cost more than all the rest of a small directory. */
+const plain = (): FaultyFiles => new FaultyFiles();
+
+/** Hundreds of runs, on a machine that may have other things to do. */
+const WALK_LIMIT_MS = 300_000;
+
+const faults: readonly Fault[] = ["kill", "ENOSPC", "EIO", "shortWrite"];
 
 /** Runs `attempt` once for every operation that a faultless run makes, with each kind of fault in turn. */
 async function atEveryStep(
@@ -199,6 +217,7 @@ describe("defragDataDir()", () => {
       );
       expect(steps).toBeGreaterThanOrEqual(4);
     },
+    WALK_LIMIT_MS,
   );
 
   it("the original is untouched until the new file is durable", async () => {
@@ -210,8 +229,8 @@ describe("defragDataDir()", () => {
     const files = new FaultyFiles();
     await defragDataDir({ dataDir: folder, logger, files });
     const rename = files.operations.findIndex((what) => what.startsWith("rename"));
-    expect(files.operations[rename]).toBe(`rename ${paths.backendFile}.tmp.load ${paths.backendFile}`);
-    expect(files.operations.slice(0, rename)).toContain(`sync ${paths.backendFile}.tmp.load`);
+    expect(files.operations[rename]).toBe(`rename ${paths.backendFile}.tmp.defrag ${paths.backendFile}`);
+    expect(files.operations.slice(0, rename)).toContain(`sync ${paths.backendFile}.tmp.defrag`);
     expect(files.operations.slice(rename)).toContain(`syncDirectory ${paths.snapDir}`);
     fs.writeFileSync(paths.backendFile, before);
     const killed = new FaultyFiles("kill", rename + 1);
@@ -320,10 +339,10 @@ describe("restoreSnapshot()", () => {
       await writeSnapshotFile(path.join(folder, "s.db"));
       const options = restoreOptions(folder, { backend, walDir });
       const steps = await atEveryStep(
-        (files) => restoreSnapshot({ ...options, files }),
+        async (files) => void (await restoreSnapshot({ ...options, files })),
         async (place) => {
           const isThere = fs.existsSync(path.join(dataDir, "member"));
-          if (!isThere) await expect(restoreSnapshot(options), place).resolves.toBeUndefined();
+          if (!isThere) await expect(restoreSnapshot({ ...options, files: plain() }), place).resolves.toBeDefined();
           await checkRestored(dataDir, walDir || undefined, backend);
           expect(fs.readdirSync(dataDir), place).toEqual(["member"]);
           if (walDir !== "") expect(fs.readdirSync(path.dirname(walDir))).toEqual(["wal"]);
@@ -335,6 +354,7 @@ describe("restoreSnapshot()", () => {
       );
       expect(steps).toBeGreaterThan(15);
     },
+    WALK_LIMIT_MS,
   );
 
   it("a failure leaves a directory that was not there before as absent, and an empty one empty", async () => {
@@ -476,5 +496,244 @@ describe("snapshotHashKv()", () => {
       expect(snapshotHashKv(restored, revision)).toEqual(snapshotHashKv(file, revision));
     }
     expect(() => snapshotHashKv(file, 61)).toThrow("mvcc: required revision is a future revision");
+  });
+});
+
+/** A stopped member with either kind of database. */
+async function writeMember(folder: string, backend: "lmdb" | "bbolt"): Promise<string> {
+  const options = restoreOptions(folder, { backend });
+  if (!fs.existsSync(options.snapshotPath)) await writeSnapshotFile(options.snapshotPath);
+  fs.rmSync(options.dataDir, { recursive: true, force: true });
+  await restoreSnapshot({ ...options, files: plain() });
+  return options.dataDir;
+}
+
+const namesIn = (dir: string): string[] =>
+  fs.readdirSync(dir).filter((name) => !name.endsWith(".snap") && !name.endsWith("-lock"));
+
+describe("migrateEngine()", () => {
+  it.each([
+    ["bbolt", "lmdb"],
+    ["lmdb", "bbolt"],
+  ] as const)(
+    "%s to %s: a fault at any step leaves a whole database in force, and the next run ends it",
+    async (from, to) => {
+      const folder = temporaryFolder();
+      const dataDir = await writeMember(folder, from);
+      const paths = dataDirPaths(dataDir);
+      const [old, fresh] = from === "lmdb" ? [paths.backendFile, paths.boltFile] : [paths.boltFile, paths.backendFile];
+      const hash = snapshotStatus(old).hash;
+      fs.chmodSync(old, 0o640);
+      const original = fs.readFileSync(old);
+      const migrate = { dataDir, walDir: "", logger, to };
+      const steps = await atEveryStep(
+        async (files) => void (await migrateEngine({ ...migrate, files })),
+        async (place) => {
+          const inForce = fs.existsSync(paths.backendFile) ? paths.backendFile : paths.boltFile;
+          expect(snapshotStatus(inForce).hash, place).toBe(hash);
+          await migrateEngine({ ...migrate, files: plain() });
+          expect(namesIn(paths.snapDir), place).toEqual([path.basename(fresh)]);
+          expect(snapshotStatus(fresh).hash, place).toBe(hash);
+          expect(fs.statSync(fresh).mode & 0o777).toBe(0o640);
+          expect((await verifyDataDir({ dataDir, walDir: "" })).verdict, place).toBe("clean");
+        },
+        async () => {
+          for (const name of fs.readdirSync(paths.snapDir)) {
+            if (!name.endsWith(".snap")) fs.rmSync(path.join(paths.snapDir, name), { recursive: true });
+          }
+          fs.writeFileSync(old, original, { mode: 0o640 });
+          fs.chmodSync(old, 0o640);
+        },
+      );
+      expect(steps).toBeGreaterThan(8);
+    },
+    WALK_LIMIT_MS,
+  );
+
+  it("keeps an older database that is not what the present one was made of", async () => {
+    const folder = temporaryFolder();
+    const dataDir = await writeMember(folder, "lmdb");
+    const { boltFile } = dataDirPaths(dataDir);
+    fs.copyFileSync(path.join(folder, "s.db"), boltFile);
+    const same = await migrateEngine({ dataDir, walDir: "", logger, to: "lmdb" });
+    expect(same.isChanged).toBe(false);
+    expect(fs.existsSync(boltFile)).toBe(true);
+  });
+
+  it("refuses a damaged database, and leaves it as it is", async () => {
+    const folder = temporaryFolder();
+    const dataDir = await writeMember(folder, "lmdb");
+    const { backendFile } = dataDirPaths(dataDir);
+    const bytes = fs.readFileSync(backendFile);
+    const at = bytes.indexOf(Buffer.alloc(40, 59));
+    bytes[at + 7] = (bytes[at + 7] as number) ^ 4;
+    fs.writeFileSync(backendFile, bytes);
+    await expect(migrateEngine({ dataDir, walDir: "", logger, to: "bbolt" })).rejects.toThrow(/is damaged: .*checksum/);
+    await expect(defragDataDir({ dataDir, logger })).rejects.toThrow(/is damaged: .*checksum/);
+    await expect(saveSnapshot({ dataDir, snapshotPath: path.join(folder, "x.db"), logger })).rejects.toThrow(/damaged/);
+    expect(fs.readFileSync(backendFile).equals(bytes)).toBe(true);
+    expect(namesIn(path.dirname(backendFile))).toEqual(["db.lmdb"]);
+    const { verdict, findings } = await verifyDataDir({ dataDir, walDir: "" });
+    expect(verdict).toBe("lost");
+    expect(findings.map(({ problem }) => problem).join()).toMatch(/revision 59 of key "k3" is damaged/);
+  });
+});
+
+describe("migrateVersion()", () => {
+  it.each(["lmdb", "bbolt"] as const)(
+    "%s: goes to 3.6 and back, and stops at any fault with one or the other",
+    async (backend) => {
+      const folder = temporaryFolder();
+      const dataDir = await writeMember(folder, backend);
+      const paths = dataDirPaths(dataDir);
+      const file = backend === "lmdb" ? paths.backendFile : paths.boltFile;
+      const start = snapshotStatus(file);
+      const original = fs.readFileSync(file);
+      const up = { dataDir, walDir: "", logger, force: false, target: parseTargetVersion("3.6") };
+      expect((await migrateVersion(up)).isChanged).toBe(true);
+      const upgraded = snapshotStatus(file);
+      expect(upgraded.totalKey).toBe(start.totalKey + 1);
+      expect((await migrateVersion(up)).isChanged).toBe(false);
+      await migrateVersion({ ...up, target: parseTargetVersion("3.5") });
+      expect(snapshotStatus(file).hash).toBe(start.hash);
+      await expect(migrateVersion({ ...up, target: parseTargetVersion("3.7") })).rejects.toThrow(
+        'cannot create migration plan: version "3.7.0" is not supported',
+      );
+      await atEveryStep(
+        async (files) => void (await migrateVersion({ ...up, files })),
+        async (place) => {
+          expect([start.hash, upgraded.hash], place).toContain(snapshotStatus(file).hash);
+          await migrateVersion(up);
+          expect(snapshotStatus(file).hash, place).toBe(upgraded.hash);
+          expect((await verifyDataDir({ dataDir, walDir: "" })).verdict, place).toBe("clean");
+        },
+        async () => {
+          fs.rmSync(`${file}-lock`, { force: true });
+          fs.writeFileSync(file, original);
+        },
+      );
+    },
+    WALK_LIMIT_MS,
+  );
+
+  it("refuses what 3.6 refuses, in its words", () => {
+    expect(() => parseTargetVersion("3")).toThrow('wrong target version format, expected "X.Y", got "3"');
+    expect(() => parseTargetVersion("3.4")).toThrow('target version "3.4" not supported. Minimal "3.5"');
+    expect(() => parseTargetVersion("a.b")).toThrow("failed to parse target version");
+  });
+});
+
+describe("saveSnapshot()", () => {
+  it.each(["lmdb", "bbolt"] as const)(
+    "%s: a fault at any step leaves no file or a whole one",
+    async (backend) => {
+      const folder = temporaryFolder();
+      const dataDir = await writeMember(folder, backend);
+      const snapshotPath = path.join(folder, "saved.db");
+      const paths = dataDirPaths(dataDir);
+      const { hash } = snapshotStatus(backend === "lmdb" ? paths.backendFile : paths.boltFile);
+      await atEveryStep(
+        async (files) => void (await saveSnapshot({ dataDir, snapshotPath, logger, files })),
+        async (place) => {
+          if (fs.existsSync(snapshotPath)) expect(snapshotStatus(snapshotPath).hash, place).toBe(hash);
+          await saveSnapshot({ dataDir, snapshotPath, logger, files: plain() });
+          expect(fs.readdirSync(folder).sort(), place).toEqual(["data", "s.db", "saved.db"]);
+          expect(snapshotStatus(snapshotPath).hash, place).toBe(hash);
+        },
+        async () => fs.rmSync(snapshotPath, { force: true }),
+      );
+      // As one that etcdctl saved: restore finds its hash and takes it.
+      await restoreSnapshot(restoreOptions(folder, { snapshotPath, dataDir: path.join(folder, "again") }));
+    },
+    WALK_LIMIT_MS,
+  );
+});
+
+describe("backupDataDir() with faults", () => {
+  it(
+    "leaves the member as it was at any step",
+    async () => {
+      const folder = temporaryFolder();
+      const dataDir = await writeMember(folder, "lmdb");
+      const { backendFile } = dataDirPaths(dataDir);
+      const before = fs.readFileSync(backendFile);
+      const backupDir = path.join(folder, "backup");
+      const options = {
+        dataDir,
+        walDir: "",
+        backupDir,
+        backupWalDir: "",
+        withV3: true,
+        backend: "lmdb",
+        logger,
+      } as const;
+      await atEveryStep(
+        (files) => backupDataDir({ ...options, files }).catch((error: Error) => Promise.reject(error.cause ?? error)),
+        async (place) => {
+          expect(fs.readFileSync(backendFile).equals(before), place).toBe(true);
+          fs.rmSync(backupDir, { recursive: true, force: true });
+          await backupDataDir({ ...options, files: plain() });
+          expect(snapshotStatus(dataDirPaths(backupDir).backendFile).revision, place).toBe(60);
+        },
+        async () => fs.rmSync(backupDir, { recursive: true, force: true }),
+      );
+    },
+    WALK_LIMIT_MS,
+  );
+});
+
+describe("space and dry runs", () => {
+  it("nothing is begun that would not fit", async () => {
+    const folder = temporaryFolder();
+    const dataDir = await writeMember(folder, "lmdb");
+    const freeBytes = () => 1_000;
+    const { backendFile, snapDir } = dataDirPaths(dataDir);
+    const before = fs.readFileSync(backendFile);
+    await expect(defragDataDir({ dataDir, logger, freeBytes })).rejects.toThrow(/not enough space/);
+    await expect(migrateEngine({ dataDir, walDir: "", logger, to: "bbolt", freeBytes })).rejects.toThrow(/not enough/);
+    const other = restoreOptions(folder, { dataDir: path.join(folder, "other"), freeBytes });
+    await expect(restoreSnapshot(other)).rejects.toThrow(/not enough space/);
+    expect(fs.existsSync(other.dataDir)).toBe(false);
+    expect(namesIn(snapDir)).toEqual(["db.lmdb"]);
+    expect(fs.readFileSync(backendFile).equals(before)).toBe(true);
+  });
+
+  it("a dry run says what would be and changes nothing", async () => {
+    const folder = temporaryFolder();
+    const dataDir = await writeMember(folder, "lmdb");
+    const { backendFile, snapDir } = dataDirPaths(dataDir);
+    const before = fs.readFileSync(backendFile);
+    const files = new FaultyFiles();
+    const dry = { dataDir, logger, files, isDryRun: true } as const;
+    expect((await defragDataDir(dry)).beforeBytes).toBe(before.length);
+    expect((await migrateEngine({ ...dry, walDir: "", to: "bbolt" })).isChanged).toBe(true);
+    expect(await migrateVersion({ ...dry, walDir: "", force: false, target: parseTargetVersion("3.6") })).toMatchObject(
+      {
+        from: "3.5",
+        to: "3.6",
+      },
+    );
+    const other = restoreOptions(folder, { dataDir: path.join(folder, "other"), files, isDryRun: true });
+    expect(await restoreSnapshot(other)).toMatchObject({
+      revision: 60,
+      database: dataDirPaths(other.dataDir).backendFile,
+    });
+    expect(files.operations).toEqual([]);
+    expect(fs.existsSync(other.dataDir)).toBe(false);
+    expect(namesIn(snapDir)).toEqual(["db.lmdb"]);
+    expect(fs.readFileSync(backendFile).equals(before)).toBe(true);
+  });
+
+  it("an interrupted command leaves nothing under a final name", async () => {
+    const folder = temporaryFolder();
+    const dataDir = await writeMember(folder, "lmdb");
+    const { snapDir } = dataDirPaths(dataDir);
+    const signal = AbortSignal.abort(new Error("interrupted"));
+    await expect(defragDataDir({ dataDir, logger, signal })).rejects.toThrow("interrupted");
+    await expect(migrateEngine({ dataDir, walDir: "", logger, to: "bbolt", signal })).rejects.toThrow("interrupted");
+    const other = restoreOptions(folder, { dataDir: path.join(folder, "other"), signal });
+    await expect(restoreSnapshot(other)).rejects.toThrow("interrupted");
+    expect(fs.existsSync(other.dataDir)).toBe(false);
+    expect(namesIn(snapDir)).toEqual(["db.lmdb"]);
   });
 });

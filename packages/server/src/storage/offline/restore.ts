@@ -8,31 +8,27 @@
  */
 import fs from "node:fs";
 import path from "node:path";
-import { type Clock, systemClock } from "../../lib/clock.ts";
 import { hexId, utf8Bytes } from "../../lib/bytes.ts";
+import { type Clock, systemClock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/log.ts";
 import { Metadata } from "../../pb/etcdserverpb.ts";
 import { ConfChange, ConfChangeType, Entry, EntryType } from "../../pb/raftpb.ts";
-import { type BucketRows, importRows, type Row, writeBolt } from "../bolt/index.ts";
+import type { Row } from "../bolt/index.ts";
 import { dataDirPaths } from "../data-dir.ts";
-import { type FileSystem, systemFiles, writeFully } from "../file-system.ts";
+import { type FileSystem, writeFully } from "../file-system.ts";
 import { encodeConfChangeContext, encodeV2Store, type Member, memberToJson, revisionKey } from "../schema/index.ts";
 import { mainOfRevisionKey } from "../schema/revision.ts";
 import { SnapStore } from "../snap/index.ts";
 import { createWal } from "../wal/index.ts";
-import {
-  type Changes,
-  changedRows,
-  counterBytes,
-  metaKeys,
-  openDatabase,
-  verifySnapshotHash,
-} from "./database-file.ts";
+import { type Converted, convert } from "./convert.ts";
+import { counterBytes, metaKeys, type SnapshotFile, startHashCheck } from "./database-file.ts";
 import { OfflineError } from "./errors.ts";
 import { type InitialCluster, resolveInitialCluster } from "./initial-cluster.ts";
+import { type Job, type JobOptions, jobOf, requireSpace } from "./job.ts";
 import type { BackendKind } from "./member-dir.ts";
+import { type Changes, openStore, type Store } from "./store.ts";
 
-export interface RestoreOptions {
+export interface RestoreOptions extends JobOptions {
   readonly snapshotPath: string;
   readonly dataDir: string;
   /** Empty: inside the data directory. */
@@ -51,7 +47,22 @@ export interface RestoreOptions {
   readonly backend: BackendKind;
   readonly clock?: Clock | undefined;
   readonly logger: Logger;
-  readonly files?: FileSystem | undefined;
+  /** Only looks whether it could be done, and says what would be. */
+  readonly isDryRun?: boolean | undefined;
+}
+
+/** What was made, or with `isDryRun` would be. */
+export interface Restored {
+  readonly dataDir: string;
+  readonly walDir: string;
+  readonly database: string;
+  readonly backend: BackendKind;
+  readonly clusterId: bigint;
+  readonly memberId: bigint;
+  readonly members: readonly Member[];
+  readonly revision: number;
+  /** Of the new database; of the snapshot when nothing was made. */
+  readonly sizeBytes: number;
 }
 
 const UNFINISHED = "member.tmp";
@@ -59,8 +70,9 @@ const UNFINISHED = "member.tmp";
 const NOTE = "wal-dir";
 const TERM = 1;
 
-export async function restoreSnapshot(options: RestoreOptions): Promise<void> {
-  const { dataDir, logger, files = systemFiles } = options;
+export async function restoreSnapshot(options: RestoreOptions): Promise<Restored> {
+  const { dataDir, logger, isDryRun = false } = options;
+  const job = jobOf(options);
   const cluster = await resolveInitialCluster({
     name: options.name,
     initialCluster: options.initialCluster,
@@ -68,7 +80,7 @@ export async function restoreSnapshot(options: RestoreOptions): Promise<void> {
     peerUrls: options.initialAdvertisePeerUrls,
   });
   requireEmpty(dataDir);
-  await removeLeftovers(options, files);
+  if (!isDryRun) await removeLeftovers(options, job.files);
   if (options.walDir !== "" && fs.existsSync(options.walDir))
     throw new OfflineError(`wal-dir "${options.walDir}" exists`);
   const paths = dataDirPaths(dataDir, options.walDir);
@@ -79,20 +91,49 @@ export async function restoreSnapshot(options: RestoreOptions): Promise<void> {
     "snap-dir": paths.snapDir,
     "initial-memory-map-size": options.initialMemoryMapSize,
   };
-  logger.info("restoring snapshot", fields);
-  await verifySnapshotHash(options.snapshotPath, { isRequired: !options.skipHashCheck });
+  if (!isDryRun) logger.info("restoring snapshot", fields);
   const isNewDir = !fs.existsSync(dataDir);
+  const snapshot = startHashCheck(options.snapshotPath, { isRequired: !options.skipHashCheck, job });
   try {
-    await build(options, cluster, files);
+    const database = options.backend === "lmdb" ? paths.backendFile : paths.boltFile;
+    const result = (revision: number, sizeBytes: number): Restored => ({
+      dataDir,
+      walDir: paths.walDir,
+      database,
+      backend: options.backend,
+      clusterId: cluster.clusterId,
+      memberId: cluster.localId,
+      members: cluster.members,
+      revision,
+      sizeBytes,
+    });
+    requireSpace(nearestDirectory(dataDir), snapshot.bytes * (options.backend === "lmdb" ? 1.1 : 1), options);
+    if (isDryRun) {
+      await snapshot.verified();
+      const store = openStore(options.snapshotPath, "bbolt");
+      const latest = latestRevision(store) + Number(options.bumpRevision);
+      store.close();
+      return result(latest, snapshot.bytes);
+    }
+    const { sizeBytes, revision } = await build(options, cluster, job, snapshot);
+    logger.info("restored snapshot", fields);
+    return result(revision, sizeBytes);
   } catch (error) {
     // Once it has its name the directory is whole, whatever failed behind that.
-    if (!fs.existsSync(paths.memberDir)) {
-      await removeLeftovers(options, files);
-      if (isNewDir) await files.removeTree(dataDir);
+    if (!isDryRun && !fs.existsSync(paths.memberDir)) {
+      await removeLeftovers(options, job.files);
+      if (isNewDir) await job.files.removeTree(dataDir);
     }
     throw error;
+  } finally {
+    await snapshot.stop();
   }
-  logger.info("restored snapshot", fields);
+}
+
+function nearestDirectory(dir: string): string {
+  let nearest = path.resolve(dir);
+  while (!fs.existsSync(nearest)) nearest = path.dirname(nearest);
+  return nearest;
 }
 
 function requireEmpty(dataDir: string): void {
@@ -100,7 +141,9 @@ function requireEmpty(dataDir: string): void {
   try {
     names = fs.readdirSync(dataDir);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") return;
+    // A path through a file fails where it is made; only what is there and is no directory is refused here.
     throw new OfflineError(`data-dir "${dataDir}" not empty or could not be read`, { cause: error });
   }
   if (names.some((name) => name !== UNFINISHED)) {
@@ -128,8 +171,14 @@ async function removeLeftovers(options: RestoreOptions, files: FileSystem): Prom
   await files.removeTree(unfinished);
 }
 
-async function build(options: RestoreOptions, cluster: InitialCluster, files: FileSystem): Promise<void> {
-  const { dataDir, logger } = options;
+async function build(
+  options: RestoreOptions,
+  cluster: InitialCluster,
+  job: Job,
+  snapshot: SnapshotFile,
+): Promise<{ readonly sizeBytes: number; readonly revision: number }> {
+  const { dataDir } = options;
+  const { files } = job;
   const unfinished = path.join(dataDir, UNFINISHED);
   const paths = dataDirPaths(dataDir, options.walDir);
   const snapDir = path.join(unfinished, "snap");
@@ -137,22 +186,8 @@ async function build(options: RestoreOptions, cluster: InitialCluster, files: Fi
   const walDir = hasOwnWalDir ? path.resolve(options.walDir) : path.join(unfinished, "wal");
   await files.makeDirectory(dataDir, 0o700);
   await files.makeDirectory(snapDir, 0o700);
-
-  const source = openDatabase(options.snapshotPath);
-  try {
-    const changes = changesFor(options, cluster, latestRevision(source), logger);
-    await writeDatabase(changedRows(source, changes), options.backend, snapDir, files);
-  } finally {
-    source.close();
-  }
-  for (const member of cluster.members) {
-    logger.info("added member", {
-      "cluster-id": hexId(cluster.clusterId),
-      "local-member-id": "0",
-      "added-peer-id": hexId(member.id),
-      "added-peer-peer-urls": member.peerUrls,
-    });
-  }
+  const { sizeBytes, latest } = await writeDatabase(options, cluster, { job, snapshot, snapDir });
+  tellChanges(options, cluster, latest);
   if (hasOwnWalDir) {
     await writeNote(path.join(unfinished, NOTE), walDir, files);
     await files.syncDirectory(unfinished);
@@ -161,9 +196,11 @@ async function build(options: RestoreOptions, cluster: InitialCluster, files: Fi
   await writeRaftState(options, cluster, { walDir, snapDir, files });
   await files.syncDirectory(snapDir);
   await files.syncDirectory(unfinished);
+  job.signal?.throwIfAborted();
   await files.rename(unfinished, paths.memberDir);
   await files.syncDirectory(dataDir);
   if (hasOwnWalDir) await files.remove(path.join(paths.memberDir, NOTE));
+  return { sizeBytes, revision: latest + Number(options.bumpRevision) };
 }
 
 async function writeNote(file: string, text: string, files: FileSystem): Promise<void> {
@@ -177,38 +214,49 @@ async function writeNote(file: string, text: string, files: FileSystem): Promise
   }
 }
 
+/** The hash is computed beside the work; until it is known to be right nothing has a name that counts. */
 async function writeDatabase(
-  source: BucketRows,
-  backend: BackendKind,
-  snapDir: string,
-  files: FileSystem,
-): Promise<void> {
-  if (backend === "lmdb") {
-    await importRows(source, { backendPath: path.join(snapDir, "db.lmdb"), files });
-    return;
-  }
-  const file = await files.open(path.join(snapDir, "db"), "create", 0o600);
+  options: RestoreOptions,
+  cluster: InitialCluster,
+  to: { readonly job: Job; readonly snapshot: SnapshotFile; readonly snapDir: string },
+): Promise<Converted & { readonly latest: number }> {
+  const { job, snapshot } = to;
+  // On one thread the hash comes first: a file that is not what it should be is not looked into.
+  if (!job.hasThreads) await snapshot.verified();
+  let outcome: { readonly converted: Converted; readonly latest: number } | { readonly error: unknown };
   try {
-    await writeBolt(source, file);
-    await file.sync();
-  } finally {
-    await file.close();
+    const store = openStore(options.snapshotPath, "bbolt");
+    try {
+      const latest = latestRevision(store);
+      const converted = await convert(store, {
+        to: options.backend,
+        path: path.join(to.snapDir, options.backend === "lmdb" ? "db.lmdb" : "db"),
+        changes: changesFor(options, cluster, latest),
+        job,
+        what: "restoring",
+      });
+      outcome = { converted, latest };
+    } finally {
+      store.close();
+    }
+  } catch (error) {
+    if (job.signal?.aborted) throw error;
+    outcome = { error };
   }
+  // A wrong hash explains whatever else was wrong.
+  await snapshot.verified();
+  if ("error" in outcome) throw outcome.error;
+  return { ...outcome.converted, latest: outcome.latest };
 }
 
-function latestRevision(source: BucketRows): number {
-  let main = 0;
-  for (const [key] of source.rows("key")) main = Math.max(main, mainOfRevisionKey(key));
-  return main;
+function latestRevision(store: Store): number {
+  const last = store.lastKey("key");
+  return last ? mainOfRevisionKey(last) : 0;
 }
 
-function changesFor(options: RestoreOptions, cluster: InitialCluster, latest: number, logger: Logger): Changes {
+function tellChanges(options: RestoreOptions, cluster: InitialCluster, latest: number): void {
+  const { logger } = options;
   logger.info("Trimming membership information from the backend...");
-  const meta: Row[] = [
-    [metaKeys.consistentIndex, counterBytes(cluster.members.length)],
-    [metaKeys.term, counterBytes(TERM)],
-  ];
-  const keys: Row[] = [];
   if (options.bumpRevision > 0n) {
     const bumped = latest + Number(options.bumpRevision);
     logger.info("bumping latest revision", {
@@ -217,6 +265,25 @@ function changesFor(options: RestoreOptions, cluster: InitialCluster, latest: nu
       "new-latest-revision": bumped,
     });
     logger.info("marking revision compacted", { revision: bumped });
+  }
+  for (const member of cluster.members) {
+    logger.info("added member", {
+      "cluster-id": hexId(cluster.clusterId),
+      "local-member-id": "0",
+      "added-peer-id": hexId(member.id),
+      "added-peer-peer-urls": member.peerUrls,
+    });
+  }
+}
+
+function changesFor(options: RestoreOptions, cluster: InitialCluster, latest: number): Changes {
+  const meta: Row[] = [
+    [metaKeys.consistentIndex, counterBytes(cluster.members.length)],
+    [metaKeys.term, counterBytes(TERM)],
+  ];
+  const keys: Row[] = [];
+  if (options.bumpRevision > 0n) {
+    const bumped = latest + Number(options.bumpRevision);
     keys.push([revisionKey(bumped, 0), new Uint8Array(0)]);
     meta.push([metaKeys.scheduledCompactRevision, revisionKey(bumped, 0)]);
   }
@@ -226,10 +293,8 @@ function changesFor(options: RestoreOptions, cluster: InitialCluster, latest: nu
       ["members", cluster.members.map(memberRow)],
       ["members_removed", []],
     ]),
-    set: new Map([
-      ["key", keys],
-      ["meta", meta],
-    ]),
+    set: new Map([["meta", meta]]),
+    ...(keys.length > 0 ? { appended: new Map([["key", keys]]) } : {}),
   };
 }
 

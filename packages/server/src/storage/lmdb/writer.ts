@@ -1,0 +1,284 @@
+/**
+ * Writes a whole LMDB file in one pass from sorted rows, as bolt/writer.ts does bbolt files: leaves are filled to the
+ * brim and written at once, branches follow bottom up, and the two meta pages, which make the file valid, come last.
+ * Several tables may be open at once. Nothing is mapped, and the file operations are ordinary ones.
+ */
+import { assert } from "../../lib/assert.ts";
+import { crc32c } from "../../lib/crc32c.ts";
+import { SUMS_MARK, sumBytesOf } from "../backend/sums.ts";
+import { TABLES, type Table } from "../backend/types.ts";
+import { type OpenFile, writeFully } from "../file-system.ts";
+import { compareRanges, copyRange } from "../page-file.ts";
+import { PageOutput } from "../page-output.ts";
+import type { RowCursor } from "../rows.ts";
+import { type Child, TreeLevels } from "../tree-levels.ts";
+import {
+  EMPTY_TREE,
+  encodeLmdbMetaPage,
+  encodeTree,
+  LmdbFileError,
+  LONG_VALUE_BYTES,
+  MAGIC,
+  NODE_HEADER_BYTES,
+  NODE_LONG,
+  NODE_TREE,
+  nodeBytesMax,
+  PAGE_BRANCH,
+  PAGE_HEADER_BYTES,
+  PAGE_LEAF,
+  PAGE_OVERFLOW,
+  pagesOfValue,
+  type TreeRecord,
+  VERSION,
+} from "./format.ts";
+
+const PAGE_BYTES = 4096;
+const ROOM_BYTES = PAGE_BYTES - PAGE_HEADER_BYTES;
+const NODE_BYTES_MAX = nodeBytesMax(PAGE_BYTES);
+const KEY_BYTES_MAX = NODE_BYTES_MAX - (NODE_HEADER_BYTES + 48);
+/** Pages are of the first transaction; the newest meta page is the second's. */
+const PAGE_TRANSACTION = 1;
+const MAP_SIZE = 2n ** 38n;
+/** Of the tree of free pages, whose record also has the page size and the settings of the file: a file, integer keys. */
+const FREE_TREE_FLAGS = 0x4008;
+
+const even = (bytes: number): number => (bytes + 1) & -2;
+
+export class LmdbWriter {
+  readonly #file: OpenFile;
+  readonly output: PageOutput;
+  readonly #trees = new Map<string, TreeRecord>();
+
+  /** `firstPage` above 2: pages before it are written by another writer of the same file. */
+  constructor(file: OpenFile, firstPage = 2) {
+    this.#file = file;
+    this.output = new PageOutput(file, firstPage * PAGE_BYTES);
+  }
+
+  get nextPage(): number {
+    return this.output.position / PAGE_BYTES;
+  }
+
+  table(name: Table): TableWriter {
+    return new TableWriter(this.output, sumBytesOf(name, true), 0, (tree) => this.#trees.set(name, tree));
+  }
+
+  /** The tables that were written here, for the one that writes the meta pages. */
+  get trees(): ReadonlyMap<string, TreeRecord> {
+    return this.#trees;
+  }
+
+  /** Writes what is left, with the tables that another writer wrote behind it up to `endPage`. Returns the size. */
+  async finish(others?: {
+    readonly trees: ReadonlyMap<string, TreeRecord>;
+    readonly endPage: number;
+  }): Promise<number> {
+    await this.output.finish();
+    for (const [name, tree] of others?.trees ?? []) this.#trees.set(name, tree);
+    const last = others ? new LmdbWriter(this.#file, others.endPage) : this;
+    const root = new TableWriter(last.output, 0, NODE_TREE, (tree) => this.#trees.set("", tree));
+    for (const name of [...TABLES, SUMS_MARK].sort()) {
+      root.put(Buffer.from(`${name}\0`, "latin1"), encodeTree(this.#trees.get(name) ?? EMPTY_TREE));
+    }
+    root.finish();
+    const lastPage = last.nextPage - 1;
+    await last.output.finish();
+    const meta = {
+      magic: MAGIC,
+      version: VERSION,
+      address: 0n,
+      mapSize: MAP_SIZE,
+      free: { ...EMPTY_TREE, pad: PAGE_BYTES, flags: FREE_TREE_FLAGS },
+      names: this.#trees.get("") as TreeRecord,
+      lastPage,
+    };
+    // Transaction n is in page n % 2.
+    const pages = Buffer.concat([
+      encodeLmdbMetaPage(0, PAGE_BYTES, { ...meta, transaction: 2 }),
+      encodeLmdbMetaPage(1, PAGE_BYTES, { ...meta, transaction: PAGE_TRANSACTION }),
+    ]);
+    await writeFully(this.#file, pages, pages.length, 0);
+    return (lastPage + 1) * PAGE_BYTES;
+  }
+
+  /** Before the file is closed, whatever happened. */
+  settle(): Promise<void> {
+    return this.output.settle();
+  }
+}
+
+export class TableWriter {
+  readonly #output: PageOutput;
+  readonly #sumBytes: number;
+  readonly #nodeFlags: number;
+  readonly #done: (tree: TreeRecord) => void;
+  readonly #levels: TreeLevels;
+  readonly #page = Buffer.alloc(PAGE_BYTES);
+  #lower = 0;
+  #upper = ROOM_BYTES;
+  #firstKey: Buffer = Buffer.alloc(0);
+  #lastKey: Buffer = Buffer.alloc(64);
+  #lastKeyLength = 0;
+  #branchPages = 0;
+  #leafPages = 0;
+  #overflowPages = 0;
+  #entries = 0;
+
+  constructor(output: PageOutput, sumBytes: number, nodeFlags: number, done: (tree: TreeRecord) => void) {
+    this.#output = output;
+    this.#sumBytes = sumBytes;
+    this.#nodeFlags = nodeFlags;
+    this.#done = done;
+    this.#levels = new TreeLevels({
+      bytesMax: ROOM_BYTES,
+      childrenMax: ROOM_BYTES,
+      // The first child needs no key; so three fit, however long their keys.
+      childBytes: ({ key }, isFirst) => even(NODE_HEADER_BYTES + (isFirst ? 0 : key.length)) + 2,
+      write: (children) => this.#writeBranch(children),
+    });
+  }
+
+  /** Keys ascend. */
+  put(key: Uint8Array, value: Uint8Array): void {
+    this.#put(asBuffer(key), 0, key.length, asBuffer(value), 0, value.length, undefined);
+  }
+
+  /** The row that a cursor is at. */
+  putRow({ keyIn, keyAt, keyEnd, valueIn, valueAt, valueEnd }: RowCursor, sum?: number): void {
+    this.#put(keyIn, keyAt, keyEnd, valueIn, valueAt, valueEnd, sum);
+  }
+
+  #put(
+    keyIn: Buffer,
+    keyAt: number,
+    keyEnd: number,
+    valueIn: Buffer,
+    valueAt: number,
+    valueEnd: number,
+    knownSum: number | undefined,
+  ): void {
+    const keyLength = keyEnd - keyAt;
+    if (keyLength === 0 || keyLength > KEY_BYTES_MAX) throw new LmdbFileError(`a key of ${keyLength} bytes`);
+    if (compareRanges(this.#lastKey, 0, this.#lastKeyLength, keyIn, keyAt, keyEnd) >= 0) {
+      throw new LmdbFileError("keys out of order");
+    }
+    if (keyLength > this.#lastKey.length) this.#lastKey = Buffer.alloc(2 * keyLength);
+    copyRange(keyIn, keyAt, keyEnd, this.#lastKey, 0);
+    this.#lastKeyLength = keyLength;
+    const valueLength = valueEnd - valueAt;
+    const stored = valueLength + this.#sumBytes;
+    const isLong = NODE_HEADER_BYTES + keyLength + stored > NODE_BYTES_MAX;
+    const nodeBytes = even(NODE_HEADER_BYTES + keyLength + (isLong ? LONG_VALUE_BYTES : stored));
+    if (this.#upper - this.#lower < nodeBytes + 2) this.#closeLeaf();
+    if (this.#lower === 0) this.#firstKey = Buffer.from(this.#lastKey.subarray(0, keyLength));
+    const page = this.#page;
+    this.#upper -= nodeBytes;
+    const node = PAGE_HEADER_BYTES + this.#upper;
+    page.writeUInt16LE(this.#upper, PAGE_HEADER_BYTES + this.#lower);
+    this.#lower += 2;
+    page.writeUInt32LE(stored, node);
+    page.writeUInt16LE(this.#nodeFlags | (isLong ? NODE_LONG : 0), node + 4);
+    page.writeUInt16LE(keyLength, node + 6);
+    copyRange(keyIn, keyAt, keyEnd, page, node + NODE_HEADER_BYTES);
+    const data = node + NODE_HEADER_BYTES + keyLength;
+    this.#entries++;
+    if (!isLong) {
+      copyRange(valueIn, valueAt, valueEnd, page, data);
+      if (this.#sumBytes > 0) {
+        const sum = knownSum ?? crc32c(page.subarray(node + NODE_HEADER_BYTES, data + valueLength));
+        page.writeUInt32LE(sum, data + valueLength);
+      }
+      return;
+    }
+    const pages = pagesOfValue(stored, PAGE_BYTES);
+    const number = this.#output.position / PAGE_BYTES;
+    this.#output.page(pages * PAGE_BYTES);
+    const { buffer, at } = this.#output;
+    writeHeader(buffer, at, number, PAGE_OVERFLOW);
+    buffer.writeUInt32LE(pages, at + 20);
+    let end = at + PAGE_HEADER_BYTES;
+    end += valueIn.copy(buffer, end, valueAt, valueEnd);
+    if (this.#sumBytes > 0) {
+      const sum =
+        knownSum ?? crc32c(buffer.subarray(at + PAGE_HEADER_BYTES, end), crc32c(this.#lastKey.subarray(0, keyLength)));
+      end = buffer.writeUInt32LE(sum, end);
+    }
+    buffer.fill(0, end, at + pages * PAGE_BYTES);
+    page.writeBigUInt64LE(BigInt(number), data);
+    page.writeBigUInt64LE(BigInt(PAGE_TRANSACTION), data + 8);
+    page.writeBigUInt64LE(BigInt(pages), data + 16);
+    this.#overflowPages += pages;
+  }
+
+  #closeLeaf(): void {
+    const page = this.#page;
+    const number = this.#output.position / PAGE_BYTES;
+    writeHeader(page, 0, number, PAGE_LEAF);
+    page.writeUInt16LE(this.#lower, 20);
+    page.writeUInt16LE(this.#upper, 22);
+    page.fill(0, PAGE_HEADER_BYTES + this.#lower, PAGE_HEADER_BYTES + this.#upper);
+    this.#output.page(PAGE_BYTES);
+    page.copy(this.#output.buffer, this.#output.at);
+    this.#leafPages++;
+    this.#lower = 0;
+    this.#upper = ROOM_BYTES;
+    this.#levels.addLeaf({ key: this.#firstKey, page: number });
+  }
+
+  #writeBranch(children: readonly Child[]): number {
+    const number = this.#output.position / PAGE_BYTES;
+    this.#output.page(PAGE_BYTES);
+    const { buffer, at } = this.#output;
+    buffer.fill(0, at, at + PAGE_BYTES);
+    writeHeader(buffer, at, number, PAGE_BRANCH);
+    let upper = ROOM_BYTES;
+    for (let i = 0; i < children.length; i++) {
+      const { key, page: child } = children[i] as Child;
+      // The first child holds all that is below the second's key, so it has no key of its own.
+      const keyLength = i === 0 ? 0 : key.length;
+      upper -= even(NODE_HEADER_BYTES + keyLength);
+      assert(upper >= 2 * (i + 1), "a branch of the backend file that does not fit");
+      const node = at + PAGE_HEADER_BYTES + upper;
+      buffer.writeUInt16LE(upper, at + PAGE_HEADER_BYTES + 2 * i);
+      buffer.writeUInt32LE(child % 0x1_0000_0000, node);
+      buffer.writeUInt16LE(Math.floor(child / 0x1_0000_0000), node + 4);
+      buffer.writeUInt16LE(keyLength, node + 6);
+      if (i > 0) buffer.set(key, node + NODE_HEADER_BYTES);
+    }
+    buffer.writeUInt16LE(2 * children.length, at + 20);
+    buffer.writeUInt16LE(upper, at + 22);
+    this.#branchPages++;
+    return number;
+  }
+
+  finish(): void {
+    if (this.#entries === 0) {
+      this.#done(EMPTY_TREE);
+      return;
+    }
+    this.#closeLeaf();
+    const root = this.#levels.close();
+    this.#done({
+      ...EMPTY_TREE,
+      depth: this.#levels.height + 1,
+      branchPages: this.#branchPages,
+      leafPages: this.#leafPages,
+      overflowPages: this.#overflowPages,
+      entries: this.#entries,
+      root,
+    });
+  }
+}
+
+function writeHeader(page: Buffer, at: number, number: number, flags: number): void {
+  page.writeUInt32LE(number % 0x1_0000_0000, at);
+  page.writeUInt32LE(Math.floor(number / 0x1_0000_0000), at + 4);
+  page.writeUInt32LE(PAGE_TRANSACTION, at + 8);
+  page.writeUInt32LE(0, at + 12);
+  page.writeUInt16LE(0, at + 16);
+  page.writeUInt16LE(flags, at + 18);
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+}

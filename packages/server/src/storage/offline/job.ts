@@ -1,0 +1,60 @@
+/** What every long-running command is given besides its options: where files are, who is told, what may stop it. */
+import fs from "node:fs";
+import { humanBytes } from "../../lib/go-format.ts";
+import { type FileSystem, systemFiles } from "../file-system.ts";
+import { OfflineError } from "./errors.ts";
+
+export interface Progress {
+  /** What is being done, in a word or two: `restoring`. */
+  readonly what: string;
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+export interface JobOptions {
+  readonly files?: FileSystem | undefined;
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+  /** Aborted: the command stops at the next opportunity and takes away what it had begun. */
+  readonly signal?: AbortSignal | undefined;
+  /** Bytes free on the disk of a directory; tests pass another. */
+  readonly freeBytes?: ((dir: string) => number) | undefined;
+}
+
+export interface Job {
+  readonly files: FileSystem;
+  /** Whether work may go to other threads: they have no part in the faults that tests inject into `files`. */
+  readonly hasThreads: boolean;
+  readonly signal: AbortSignal | undefined;
+  progress(what: string, doneBytes: number, totalBytes: number): void;
+}
+
+export function jobOf({ files = systemFiles, onProgress, signal }: JobOptions): Job {
+  return {
+    files,
+    hasThreads: files === systemFiles,
+    signal,
+    progress: (what, doneBytes, totalBytes) => onProgress?.({ what, doneBytes, totalBytes }),
+  };
+}
+
+function freeBytesOf(dir: string): number {
+  const { bavail, bsize } = fs.statfsSync(dir);
+  return bavail * bsize;
+}
+
+/** Refuses to begin what cannot end: `dir` exists. */
+export function requireSpace(dir: string, neededBytes: number, { freeBytes = freeBytesOf }: JobOptions): void {
+  const free = freeBytes(dir);
+  if (free >= neededBytes) return;
+  throw new OfflineError(
+    `not enough space on the disk of ${dir}: ${humanBytes(neededBytes)} are needed, ${humanBytes(free)} are free`,
+  );
+}
+
+/** Mode and owner of the file that another takes the place of. */
+export function keepModeAndOwner(from: string, to: string): void {
+  const { mode, uid, gid } = fs.statSync(from);
+  fs.chmodSync(to, mode & 0o777);
+  const own = fs.statSync(to);
+  if (own.uid !== uid || own.gid !== gid) fs.chownSync(to, uid, gid);
+}

@@ -1,0 +1,140 @@
+/**
+ * Reads a file of pages in the order of a tree: big pieces as long as the pages lie one behind the other, single pages
+ * where they do not. Memory is bounded and reused, so what is handed out is valid only for a few further reads: a
+ * walker copies what it needs for longer. All of it is memory that can be summed in place.
+ */
+import fs from "node:fs";
+import { crc32c, crcMemory } from "../lib/crc32c.ts";
+
+const STREAM_BYTES = 1024 * 1024;
+const STREAM_START_BYTES = 64 * 1024;
+const NEAR_BYTES = 256 * 1024;
+const SLOT_BYTES = 16 * 1024;
+const SLOTS = 32;
+
+export class PageFile {
+  readonly fileBytes: number;
+  /** Bytes read so far, for progress. */
+  bytesRead = 0;
+  readonly #fd: number;
+  readonly #memory: Buffer;
+  readonly #crc: (offset: number, length: number, previous: number) => number;
+  #streamFrom = 0;
+  #streamTo = 0;
+  #streamBytes = STREAM_START_BYTES;
+  #expected = 0;
+  readonly #slotAt = new Float64Array(SLOTS).fill(-1);
+  readonly #slotLength = new Float64Array(SLOTS);
+  #nextSlot = 0;
+  /** What the last `locate` found: `length` bytes from `at` on in `buffer`. */
+  buffer: Buffer;
+  at = 0;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+    this.fileBytes = fs.fstatSync(fd).size;
+    const { bytes, crc } = crcMemory(STREAM_BYTES + SLOTS * SLOT_BYTES);
+    this.#memory = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+    this.#crc = crc;
+    this.buffer = this.#memory;
+  }
+
+  /** Points `buffer` and `at` at these bytes of the file; false when the file ends before they do. */
+  locate(position: number, length: number): boolean {
+    if (position + length > this.fileBytes) return false;
+    if (position >= this.#streamFrom && position + length <= this.#streamTo) {
+      this.buffer = this.#memory;
+      this.at = position - this.#streamFrom;
+      this.#expected = position + length;
+      return true;
+    }
+    if (length <= SLOT_BYTES) {
+      for (let slot = 0; slot < SLOTS; slot++) {
+        if (this.#slotAt[slot] === position && (this.#slotLength[slot] as number) >= length) {
+          this.buffer = this.#memory;
+          this.at = STREAM_BYTES + slot * SLOT_BYTES;
+          return true;
+        }
+      }
+    }
+    const ahead = position - this.#expected;
+    this.#expected = position + length;
+    if (ahead >= 0 && ahead <= NEAR_BYTES && length <= STREAM_BYTES) {
+      const wanted = Math.max(length, this.#streamBytes);
+      const got = this.#read(0, wanted, position);
+      this.#streamBytes = Math.min(STREAM_BYTES, this.#streamBytes * 2);
+      this.#streamFrom = position;
+      this.#streamTo = position + got;
+      this.buffer = this.#memory;
+      this.at = 0;
+      return got >= length;
+    }
+    this.#streamBytes = STREAM_START_BYTES;
+    if (length > SLOT_BYTES) {
+      this.buffer = Buffer.allocUnsafeSlow(length);
+      this.at = 0;
+      return readFully(this.#fd, this.buffer, 0, length, position) === length;
+    }
+    const slot = this.#nextSlot;
+    this.#nextSlot = (slot + 1) % SLOTS;
+    const from = STREAM_BYTES + slot * SLOT_BYTES;
+    const got = this.#read(from, Math.max(length, 4096), position);
+    this.#slotAt[slot] = position;
+    this.#slotLength[slot] = got;
+    this.buffer = this.#memory;
+    this.at = from;
+    return got >= length;
+  }
+
+  #read(into: number, length: number, position: number): number {
+    const got = readFully(this.#fd, this.#memory, into, Math.min(length, this.fileBytes - position), position);
+    this.bytesRead += got;
+    return got;
+  }
+
+  /** The checksum of bytes that this file handed out. */
+  crc(buffer: Buffer, at: number, length: number, previous: number): number {
+    if (buffer === this.#memory) return this.#crc(at, length, previous);
+    return crc32c(buffer.subarray(at, at + length), previous);
+  }
+
+  close(): void {
+    fs.closeSync(this.#fd);
+  }
+}
+
+function readFully(fd: number, into: Buffer, at: number, length: number, position: number): number {
+  let filled = 0;
+  while (filled < length) {
+    const count = fs.readSync(fd, into, at + filled, length - filled, position + filled);
+    if (count === 0) break;
+    filled += count;
+  }
+  return filled;
+}
+
+/** Order of two byte ranges, as etcd orders keys. */
+export function compareRanges(
+  a: Uint8Array,
+  aAt: number,
+  aEnd: number,
+  b: Uint8Array,
+  bAt: number,
+  bEnd: number,
+): number {
+  const aLength = aEnd - aAt;
+  const bLength = bEnd - bAt;
+  const length = Math.min(aLength, bLength);
+  for (let i = 0; i < length; i++) {
+    const difference = (a[aAt + i] as number) - (b[bAt + i] as number);
+    if (difference !== 0) return difference;
+  }
+  return aLength - bLength;
+}
+
+/** Copies a byte range. Short ones byte by byte: a call into the engine costs more than a key. */
+export function copyRange(from: Uint8Array, at: number, end: number, to: Buffer, toAt: number): void {
+  if (end - at < 64) for (let i = at, into = toAt; i < end; i++, into++) to[into] = from[i] as number;
+  else if (from instanceof Buffer) from.copy(to, toAt, at, end);
+  else to.set(from.subarray(at, end), toAt);
+}
