@@ -1,0 +1,183 @@
+/**
+ * etcdutl between the real server and ours. Needs ETCD_REAL_BIN (a folder with etcd 3.5's programs); data of the line
+ * before comes from ETCD_REAL_BIN_34, when that is there too.
+ */
+import fs from "node:fs";
+import path from "node:path";
+import { describe, expect, it } from "vitest";
+import { hashKv, Member, must, ourBin, realBin, run, temporaryFolder } from "./harness/processes.ts";
+
+const oldBin = process.env["ETCD_REAL_BIN_34"];
+
+/** Old revisions, deletions, a compaction, leases, users and roles, a NOSPACE alarm at the end; and a raft snapshot. */
+async function writeHistory(member: Member, bin: string): Promise<void> {
+  const ctl = (...args: string[]) =>
+    must("etcdctl", ["--endpoints", member.endpoint, ...args], { bin, env: { ETCDCTL_API: "3" } });
+  for (let i = 0; i < 30; i++) await ctl("put", `key-${i % 7}`, `value ${i} ${"x".repeat(i * 50)}`);
+  await ctl("del", "key-3");
+  await ctl("put", "key-3", "again");
+  await ctl("compaction", "15");
+  const lease = /lease ([0-9a-f]+) granted/.exec(await ctl("lease", "grant", "36000"))?.[1];
+  await ctl("put", "leased", "1", `--lease=${lease}`);
+  await ctl("del", "key-4");
+  await ctl("role", "add", "reader");
+  await ctl("role", "grant-permission", "reader", "read", "key-", "key.");
+  await ctl("user", "add", "ann:secret");
+  await ctl("user", "grant-role", "ann", "reader");
+}
+
+/** All that a client can see, and the hash of the keys. */
+async function seen(member: Member): Promise<string> {
+  const bin = ourBin;
+  const ctl = (...args: string[]) => must("etcdctl", ["--endpoints", member.endpoint, ...args], { bin });
+  const parts: string[] = [`hash ${await hashKv(member, bin)}`];
+  for (const revision of [0, 16, 20, 25, 30]) {
+    const got = JSON.parse(await ctl("get", "", "--prefix", "-w", "json", `--rev=${revision}`));
+    parts.push(`${revision}: ${JSON.stringify([got.kvs, got.count])}`);
+  }
+  const leases = (await ctl("lease", "list")).split("\n").slice(1).join();
+  parts.push(leases, await ctl("user", "list"), await ctl("role", "get", "reader"), await ctl("user", "get", "ann"));
+  const { members } = JSON.parse(await ctl("member", "list", "-w", "json")) as {
+    members: { ID: bigint; name: string }[];
+  };
+  parts.push(JSON.stringify(members.map(({ name }) => name)), (await ctl("alarm", "list")).trim());
+  return parts.join("\n");
+}
+
+const utl = (...args: string[]) => must("etcdutl", args);
+
+/** Starts a server on the directory, compares, and stops it. */
+async function atStop(what: string, dataDir: string, bin: string, before: string | undefined): Promise<string> {
+  await using member = await Member.start({ dataDir, bin });
+  const now = await seen(member);
+  if (before !== undefined) expect(now, what).toBe(before);
+  await member.stop();
+  return now;
+}
+
+async function clean(dataDir: string): Promise<void> {
+  const { stdout, code } = await run("etcdutl", ["verify", "--data-dir", dataDir]);
+  expect(`${code} ${stdout}`).toMatch(/^0 [\s\S]*clean\n$/);
+}
+
+describe("a member's data", () => {
+  it.skipIf(!realBin)("goes from the real server through migrate and defrag to ours and back, unchanged", async () => {
+    const real = realBin as string;
+    using folder = temporaryFolder("utl-migrate");
+    const dataDir = path.join(folder.path, "m.etcd");
+    const snapDir = path.join(dataDir, "member", "snap");
+    let before: string;
+    {
+      await using member = await Member.start({ dataDir, bin: real, flags: ["--snapshot-count", "20"] });
+      await writeHistory(member, real);
+      before = await seen(member);
+      await member.stop();
+    }
+    await clean(dataDir);
+    await utl("defrag", "--data-dir", dataDir);
+    await atStop("defragmented bbolt", dataDir, real, before);
+    await utl("migrate", "--data-dir", dataDir, "--to", "lmdb");
+    expect(fs.existsSync(path.join(snapDir, "db"))).toBe(false);
+    await clean(dataDir);
+    await atStop("lmdb", dataDir, ourBin, before);
+    await utl("defrag", "--data-dir", dataDir);
+    await clean(dataDir);
+    await atStop("defragmented lmdb", dataDir, ourBin, before);
+    await utl("migrate", "--data-dir", dataDir, "--to", "bbolt");
+    expect(fs.readdirSync(snapDir).filter((name) => name.startsWith("db"))).toEqual(["db"]);
+    await clean(dataDir);
+    await atStop("back in bbolt", dataDir, real, before);
+    // There and back again by version: 3.6's mark comes and goes.
+    await utl("migrate", "--data-dir", dataDir, "--target-version", "3.6");
+    await utl("migrate", "--data-dir", dataDir, "--target-version", "3.5");
+    await atStop("after 3.6 and back", dataDir, real, before);
+  });
+
+  it.skipIf(!realBin)("goes through save, status and restore to either server, as the real tool has it", async () => {
+    const real = realBin as string;
+    using folder = temporaryFolder("utl-restore");
+    const dataDir = path.join(folder.path, "m.etcd");
+    const file = path.join(folder.path, "s.db");
+    let before: string;
+    {
+      await using member = await Member.start({ dataDir, bin: real });
+      await writeHistory(member, real);
+      before = await seen(member);
+      await must("etcdctl", ["--endpoints", member.endpoint, "snapshot", "save", file], { bin: real });
+      await member.stop();
+    }
+    for (const format of ["simple", "json", "fields", "table"]) {
+      const args = ["snapshot", "status", file, "-w", format];
+      expect(await utl(...args)).toBe(await must("etcdutl", args, { bin: real }));
+    }
+    const [ours, theirs] = [path.join(folder.path, "ours"), path.join(folder.path, "theirs")];
+    await utl("snapshot", "restore", file, "--data-dir", ours);
+    await utl("snapshot", "restore", file, "--data-dir", theirs, "--backend", "bbolt");
+    await clean(ours);
+    await clean(theirs);
+    await atStop("restored for ours", ours, ourBin, before);
+    await atStop("restored for the real one", theirs, real, before);
+    // A snapshot of the stopped member is one that the real tool restores.
+    const saved = path.join(folder.path, "saved.db");
+    await utl("snapshot", "save", saved, "--data-dir", ours);
+    const again = path.join(folder.path, "again");
+    await must("etcdutl", ["snapshot", "restore", saved, "--data-dir", again], { bin: real });
+    await atStop("saved offline", again, real, before);
+    // The revision moves on, and what was before is compacted.
+    const bumped = path.join(folder.path, "bumped");
+    await utl(
+      "snapshot",
+      "restore",
+      file,
+      "--data-dir",
+      bumped,
+      "--backend",
+      "bbolt",
+      "--bump-revision",
+      "1000",
+      "--mark-compacted",
+    );
+    await using member = await Member.start({ dataDir: bumped, bin: real });
+    const got = await must("etcdctl", ["--endpoints", member.endpoint, "get", "key-1", "-w", "json"]);
+    expect(JSON.parse(got).header.revision).toBeGreaterThan(1_030);
+    const old = await run("etcdctl", ["--endpoints", member.endpoint, "get", "key-1", "--rev=30"]);
+    expect(old.stderr).toContain("required revision has been compacted");
+  });
+
+  it.skipIf(!oldBin || !realBin)("of 3.4 is restored, and served by ours and by 3.5", async () => {
+    using folder = temporaryFolder("utl-34");
+    const file = path.join(folder.path, "s.db");
+    let before: string;
+    {
+      await using member = await Member.start({ dataDir: path.join(folder.path, "m.etcd"), bin: oldBin as string });
+      await writeHistory(member, oldBin as string);
+      before = await seen(member);
+      await must("etcdctl", ["--endpoints", member.endpoint, "snapshot", "save", file], {
+        bin: oldBin as string,
+        env: { ETCDCTL_API: "3" },
+      });
+    }
+    expect(await utl("snapshot", "status", file)).toBe(
+      await must("etcdutl", ["snapshot", "status", file], { bin: realBin as string }),
+    );
+    const ours = path.join(folder.path, "ours");
+    await utl("snapshot", "restore", file, "--data-dir", ours);
+    await atStop("ours", ours, ourBin, before);
+    await utl("migrate", "--data-dir", ours, "--to", "bbolt");
+    await atStop("3.5", ours, realBin as string, before);
+  });
+
+  it.skipIf(!realBin)("is left alone while a server has it", async () => {
+    using folder = temporaryFolder("utl-used");
+    for (const bin of [ourBin, realBin as string]) {
+      const dataDir = path.join(folder.path, bin === ourBin ? "ours" : "real");
+      await using member = await Member.start({ dataDir, bin });
+      for (const args of [["defrag"], ["migrate", "--to", "bbolt"], ["migrate", "--to", "lmdb"], ["verify"]]) {
+        const { code, stderr } = await run("etcdutl", [...args, "--data-dir", dataDir]);
+        expect(code, args.join(" ")).toBe(1);
+        expect(stderr).toMatch(/in use by another process|is locked by another process/);
+      }
+      await must("etcdctl", ["--endpoints", member.endpoint, "put", "still", "there"]);
+    }
+  });
+});
