@@ -27,7 +27,11 @@ it("every command block of docs/disaster-recovery.md does what the page says", a
     },
   );
   let output = "";
-  for (const stream of [shell.stdout, shell.stderr]) stream.on("data", (piece: Buffer) => (output += piece.toString()));
+  for (const stream of [shell.stdout, shell.stderr]) {
+    stream.on("data", (piece: Buffer) => {
+      output += piece.toString();
+    });
+  }
   const [code] = (await once(shell, "close")) as [number | null];
   expect(`${output}\nexit code ${code}`).toMatch(/exit code 0$/);
   const said = (text: string): boolean => output.includes(text);

@@ -304,7 +304,12 @@ describe("etcdutl", () => {
       argv: [],
       env: {},
       out: { write: () => {}, isTerminal: false },
-      err: { write: (text: string) => void (err += text), isTerminal },
+      err: {
+        write: (text: string) => {
+          err += text;
+        },
+        isTerminal,
+      },
     });
     const progress = { what: "reading", doneBytes: 1, totalBytes: 2 };
     expect(progressBar(io(false)).onProgress).toBeUndefined();
@@ -313,7 +318,7 @@ describe("etcdutl", () => {
     expect(err).toBe("");
     now = 1_500;
     for (let i = 0; i < 64; i++) bar.onProgress?.(progress);
-    expect(err).toMatch(/^\r\u001b\[Kreading {2}\[=+>/);
+    expect(err.startsWith("\r\u001b[Kreading  [===")).toBe(true);
     bar.end();
     expect(err.endsWith("\r\u001b[K")).toBe(true);
   });
