@@ -41,10 +41,14 @@ async function measure(program, args) {
     err += piece;
   });
   let peakBytes = 0;
+  let cpuSeconds = 0;
   const look = setInterval(() => {
     try {
       const kb = /VmHWM:\s+(\d+) kB/.exec(fs.readFileSync(`/proc/${child.pid}/status`, "utf8"))?.[1];
       peakBytes = Math.max(peakBytes, Number(kb ?? 0) * 1024);
+      const stat = fs.readFileSync(`/proc/${child.pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
+      // User and system time of all threads, in ticks of a hundredth of a second.
+      cpuSeconds = Math.max(cpuSeconds, (Number(stat[11]) + Number(stat[12])) / 100);
     } catch {
       // It has just ended, or this is no Linux.
     }
@@ -52,7 +56,7 @@ async function measure(program, args) {
   const code = await new Promise((resolve) => child.once("close", resolve));
   clearInterval(look);
   if (code !== 0) throw new Error(`${program} ${args.join(" ")}: exit code ${code}\n${err}`);
-  return { seconds: Number(process.hrtime.bigint() - started) / 1e9, peakBytes };
+  return { seconds: Number(process.hrtime.bigint() - started) / 1e9, cpuSeconds, peakBytes };
 }
 
 async function make() {
@@ -116,7 +120,7 @@ console.log(
   `${options.keys} keys, ${(size / 1e9).toFixed(2)} GB, ${options.rounds} rounds, load ${os.loadavg()[0].toFixed(1)}`,
 );
 console.log(
-  "| command | ours, s | real, s | ratio | ours, MB resident | real, MB resident |\n|---|---|---|---|---|---|",
+  "| command | ours, s | real, s | ratio | ours, CPU s | real, CPU s | ours, MB resident | real, MB resident |\n|---|---|---|---|---|---|---|---|",
 );
 for (const [name, [a, b, back]] of Object.entries(rows)) {
   const [mine, theirs] = [[], []];
@@ -126,9 +130,10 @@ for (const [name, [a, b, back]] of Object.entries(rows)) {
     await back?.();
   }
   const [x, y] = [mine, theirs].map((runs) => median(runs.map(({ seconds }) => seconds)));
+  const [u, v] = [mine, theirs].map((runs) => median(runs.map(({ cpuSeconds }) => cpuSeconds)));
   const [p, q] = [mine, theirs].map((runs) => Math.max(...runs.map(({ peakBytes }) => peakBytes)) / 1e6);
   console.log(
-    `| ${name} | ${x.toFixed(2)} | ${y.toFixed(2)} | ${(x / y).toFixed(2)} | ${p.toFixed(0)} | ${q.toFixed(0)} |`,
+    `| ${name} | ${x.toFixed(2)} | ${y.toFixed(2)} | ${(x / y).toFixed(2)} | ${u.toFixed(2)} | ${v.toFixed(2)} | ${p.toFixed(0)} | ${q.toFixed(0)} |`,
   );
 }
 if (!options.keep && !options.dir) fs.rmSync(folder, { recursive: true, force: true });

@@ -24,7 +24,8 @@ something is lost is in [disaster-recovery.md](disaster-recovery.md).
 
 Whatever is written gets its name when it is whole and durable, so that a command that was stopped in any way is just run again. A
 data dir that a server works in is refused: one of ours by its lock, a real etcd by \`/proc/locks\`. Databases may be larger than
-memory. On a terminal whatever takes more than a second shows how far it is. With \`-w json\` every command prints one object.
+memory. On a terminal whatever takes more than a second shows how far it is. With \`-w json\` every command but
+\`version\` prints one object.
 The kind of database that is written is \`--backend\`, else ETCDUTL_BACKEND, else lmdb.
 `;
 

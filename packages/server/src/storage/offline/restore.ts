@@ -142,8 +142,8 @@ function requireEmpty(dataDir: string): void {
     names = fs.readdirSync(dataDir);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ENOTDIR") return;
-    // A path through a file fails where it is made; only what is there and is no directory is refused here.
+    // A path through a file fails where it is made; what is there and is no directory is refused here.
+    if (code === "ENOENT" || (code === "ENOTDIR" && !fs.existsSync(dataDir))) return;
     throw new OfflineError(`data-dir "${dataDir}" not empty or could not be read`, { cause: error });
   }
   if (names.some((name) => name !== UNFINISHED)) {
