@@ -927,15 +927,36 @@ export class Server implements EtcdServer, TransportSink {
 
   #rangeEncodedNow(request: RangeRequest, ctx: RequestContext): EncodedRange | Promise<EncodedRange> {
     const caller = this.#caller(ctx);
-    if (caller instanceof Promise) return caller.then((found) => this.#rangeEncodedFor(found, request));
-    return this.#rangeEncodedFor(caller, request);
+    if (caller instanceof Promise) return caller.then((found) => this.#rangeEncodedFor(found, request, ctx));
+    return this.#rangeEncodedFor(caller, request, ctx);
   }
 
-  #rangeEncodedFor(caller: Caller | undefined, request: RangeRequest): EncodedRange {
+  #rangeEncodedFor(
+    caller: Caller | undefined,
+    request: RangeRequest,
+    ctx: RequestContext,
+  ): EncodedRange | Promise<EncodedRange> {
     this.#checkRange(caller, request);
     const start = this.#clock.monotonicMs();
-    const { pieces, count, more, rest } = this.#store.rangeEncoded(request);
-    const all = [this.#encodedHeader(), ...pieces];
+    const answer = this.#store.rangeEncodedAtOnce(request);
+    return answer ? this.#rangeAnswer(request, start, this.#encodedHeader(), answer) : this.#list(caller, request, ctx);
+  }
+
+  /** A large listing: others work in between, so the permission is looked at again in the turn that answers. */
+  async #list(caller: Caller | undefined, request: RangeRequest, ctx: RequestContext): Promise<EncodedRange> {
+    const start = this.#clock.monotonicMs();
+    const answer = await this.#store.list(request, ctx.signal);
+    this.#checkRange(caller, request);
+    return this.#rangeAnswer(request, start, RangeResponse.encode({ header: this.#headerAt(answer.revision) }), answer);
+  }
+
+  #rangeAnswer(
+    request: RangeRequest,
+    start: number,
+    header: Uint8Array,
+    { pieces, count, more, rest }: EncodedRange,
+  ): EncodedRange {
+    const all = [header, ...pieces];
     this.#warnSlowRead(start, "read-only range ", () => [
       rangeText(request),
       `range_response_count:${count} size:${all.reduce((sum, piece) => sum + piece.length, rest?.byteLength ?? 0)}`,

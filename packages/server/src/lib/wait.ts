@@ -101,6 +101,40 @@ export function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefine
   });
 }
 
+/** So many may be inside at a time; the others wait in the order of their coming. */
+export class Slots {
+  #free: number;
+  readonly #waiting: Deferred[] = [];
+
+  constructor(count: number) {
+    this.#free = count;
+  }
+
+  /** Rejects with the signal's reason when it is aborted first; then nothing has been taken. */
+  async enter(signal: AbortSignal | undefined): Promise<void> {
+    if (this.#free > 0) {
+      this.#free--;
+      return;
+    }
+    const turn = deferred();
+    this.#waiting.push(turn);
+    try {
+      await orAborted(turn.promise, signal);
+    } catch (error) {
+      const at = this.#waiting.indexOf(turn);
+      if (at >= 0) this.#waiting.splice(at, 1);
+      else this.leave(); // its turn came in the same moment
+      throw error;
+    }
+  }
+
+  leave(): void {
+    const next = this.#waiting.shift();
+    if (next) next.resolve();
+    else this.#free++;
+  }
+}
+
 /** Lets I/O and timers run; for long synchronous work that is cut into pieces. */
 export function yieldToEventLoop(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));

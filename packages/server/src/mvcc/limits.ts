@@ -19,6 +19,24 @@ export const ANSWER_BYTES_MAX = 4 * 1024 * 1024;
 export const ANSWER_PART_BYTES = 256 * 1024;
 export const ANSWER_PART_KEYS = 1000;
 
+/** Pairs that a listing without a limit reads at once; a larger one is read in slices. Ours. */
+export const LIST_AT_ONCE_KEYS = 1000;
+
+/** Pairs of such a slice, which is about what others wait for: a quarter of a millisecond. Ours. */
+export const LIST_SLICE_KEYS = 256;
+
+/** Bytes that either reads at most, but for one pair that is larger. Ours. */
+export const LIST_SLICE_BYTES = 1024 * 1024;
+
+/** Pairs that a listing with a limit reads at once: its count comes from blocks then. Ours. */
+export const LIMITED_LIST_KEYS_MAX = 5000;
+
+/** Keys that a listing with a larger limit counts behind it before others may work. Ours. */
+export const COUNT_SLICE_KEYS = 4000;
+
+/** Listings in slices that run at a time; others wait. Ours. */
+export const LISTS_MAX = 4;
+
 /** Live keys that a range at an old revision takes at a time. Ours. */
 export const OLD_RANGE_CHUNK_KEYS = 1000;
 

@@ -110,6 +110,11 @@ export class EncodedKeyValues implements KeyValueSink {
     return this.#bytes + tailOf(result).length;
   }
 
+  /** Bytes so far, kept or not. */
+  get addedBytes(): number {
+    return this.#bytes;
+  }
+
   add(stored: Uint8Array): void {
     this.#bytes += 1 + varintLength(stored.length) + stored.length;
     if (this.isTooLarge) {

@@ -13,6 +13,7 @@ import {
   decodeLiveRow,
   encodeKeyValue,
   inlineOfLiveRow,
+  readLiveRevision,
   type LiveRow,
   liveKey,
   readKeyValue,
@@ -21,7 +22,7 @@ import {
 } from "../storage/index.ts";
 import { findAt, walkAt, walkLive } from "./key-index.ts";
 import { type KeyRange, keyRange } from "./key-range.ts";
-import type { KeyValueSink, PartSink } from "./range-body.ts";
+import type { EncodedKeyValues, KeyValueSink, PartSink } from "./range-body.ts";
 
 /** The state that a range reads: rows, and which revisions may be asked for. */
 export interface RangeView {
@@ -95,6 +96,62 @@ export function isInStoreOrder(request: RangeRequest): boolean {
 export function runPart(view: RangeView, request: RangeRequest, sink: PartSink): { readonly more: boolean } {
   const range = keyRange(request.key, request.rangeEnd);
   return rangeInKeyOrder(view, range, revisionToRead(view, request.revision), request, sink, sink);
+}
+
+/** Whether a request wants whole pairs of an interval as they are now, in the order of the store. */
+export function isPlainList(request: RangeRequest): boolean {
+  return isInStoreOrder(request) && !request.keysOnly && request.revision <= 0;
+}
+
+/** How far a listing has come. */
+export interface ListProgress {
+  readonly keys: number;
+  /** Where the rest begins; `undefined` when there is none. */
+  readonly next: Uint8Array | undefined;
+}
+
+const liveRevision = { main: 0, sub: 0 };
+
+/** The living pairs of a range in order, up to some bound: the walk that most listings are made of. */
+export function listLive(
+  reader: BackendReader,
+  range: KeyRange,
+  bounds: { readonly keysMax: number; readonly bytesMax: number },
+  sink: EncodedKeyValues,
+): ListProgress {
+  const endBytes = sink.addedBytes + bounds.bytesMax;
+  let keys = 0;
+  let next: Uint8Array | undefined;
+  walkLive(reader, range, (userKey, row) => {
+    if (keys === bounds.keysMax || sink.addedBytes >= endBytes) {
+      next = copyBytes(userKey);
+      return false;
+    }
+    keys++;
+    const inline = inlineOfLiveRow(row);
+    if (inline) sink.add(inline);
+    else {
+      readLiveRevision(row, liveRevision);
+      sink.add(loadKeyValue(reader, liveRevision.main, liveRevision.sub, false));
+    }
+    return true;
+  });
+  return { keys, next };
+}
+
+/** Counts on where a listing ended, up to some bound. */
+export function countOn(reader: BackendReader, range: KeyRange, keysMax: number): ListProgress {
+  let keys = 0;
+  let next: Uint8Array | undefined;
+  walkLive(reader, range, (userKey) => {
+    if (keys === keysMax) {
+      next = copyBytes(userKey);
+      return false;
+    }
+    keys++;
+    return true;
+  });
+  return { keys, next };
 }
 
 /** Puts what the request asks for into `sink`. Throws Compacted or FutureRevision before anything is added. */

@@ -632,7 +632,12 @@ describe("MvccStore against a model of full history", () => {
           run.checkRange(RangeRequest.create({ ...request, sortTarget: SortTarget.Key }));
         }
         const hash = await harness.store.hashKv(0);
-        expect(hash).toEqual({ hash: run.hashOf(currentRevision), revision: currentRevision, compactRevision });
+        expect(hash).toEqual({
+          hash: run.hashOf(currentRevision),
+          revision: currentRevision,
+          compactRevision,
+          currentRevision,
+        });
         // What the writes kept up is what a rebuild makes of history.
         await harness.restart();
         await harness.store.close();

@@ -7,6 +7,7 @@ import {
   type KeyValue,
   PutRequest,
   RangeRequest,
+  RangeResponse,
   type RequestOp,
   SortOrder,
   SortTarget,
@@ -16,7 +17,9 @@ import {
 import { describe, expect, it } from "vitest";
 import { deferred } from "../lib/wait.ts";
 import { readCompactRevisions } from "../storage/index.ts";
+import { LISTS_MAX } from "./limits.ts";
 import { Harness } from "./testing/harness.ts";
+import type { EncodedRange } from "./types.ts";
 
 const bytes = (text: string): Buffer => Buffer.from(text, "latin1");
 const text = (value: Uint8Array): string => Buffer.from(value).toString("latin1");
@@ -51,6 +54,126 @@ const op = {
 function txn(harness: Harness, success: RequestOp[], compare: Compare[] = [], failure: RequestOp[] = []): TxnResponse {
   return harness.write((tx) => harness.store.txn(tx, TxnRequest.create({ compare, success, failure })));
 }
+
+/** A listing as bytes, read again. */
+const decoded = ({ pieces }: { readonly pieces: readonly Uint8Array[] }) => RangeResponse.decode(Buffer.concat(pieces));
+/** Pairs as lines: thousands of them are compared in no time, and their difference can be read. */
+const lines = ({ kvs }: { readonly kvs: readonly KeyValue[] }): string[] =>
+  kvs.map((kv) => [text(kv.key), text(kv.value), kv.createRevision, kv.modRevision, kv.version].join(" "));
+
+describe("list()", () => {
+  const all = RangeRequest.create({ key: bytes("k"), rangeEnd: bytes("l") });
+  /** More keys than a slice takes, long ones with the same beginning among them. */
+  const keys = [
+    ...Array.from({ length: 2500 }, (_, i) => `k${String(i * 7).padStart(6, "0")}`),
+    ...Array.from({ length: 5 }, (_, i) => `k007${"x".repeat(2000)}${i}`),
+  ].sort();
+
+  async function filled(): Promise<Harness> {
+    const harness = await Harness.open();
+    for (const key of keys) put(harness, key, `value of ${key.slice(0, 20)}`);
+    put(harness, "j", "outside");
+    put(harness, "l", "outside");
+    return harness;
+  }
+
+  it("gives in slices what a range gives at once", async () => {
+    await using harness = await filled();
+    expect(harness.store.rangeEncodedAtOnce(all)).toBeUndefined();
+    const listed = await harness.store.list(all, undefined);
+    expect(listed).toMatchObject({ count: keys.length, more: false, revision: harness.store.currentRevision });
+    expect(lines(decoded(listed))).toEqual(lines(get(harness, "k", "l")));
+    expect(decoded(listed).kvs.map(({ key }) => text(key))).toEqual(keys);
+  });
+
+  it("is the store of one moment, whatever is written between its slices", async () => {
+    await using harness = await filled();
+    const before = get(harness, "k", "l");
+    const revision = harness.store.currentRevision;
+    const listing = harness.store.list(all, undefined);
+    let isDone = false;
+    const done = listing.finally(() => {
+      isDone = true;
+    });
+    // The state is pinned when what was written before is durable; from then on nothing shows.
+    await harness.backend.flush();
+    await new Promise((resolve) => setImmediate(resolve));
+    let turns = 0;
+    for (; !isDone; turns++) {
+      put(harness, keys[turns * 13] as string, "changed");
+      del(harness, keys.at(-1 - turns) as string);
+      put(harness, `k${"z".repeat(turns + 1)}`, "new");
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    const listed = await done;
+    expect(turns).toBeGreaterThan(1);
+    expect(listed.revision).toBe(revision);
+    expect(lines(decoded(listed))).toEqual(lines(before));
+    expect(lines(get(harness, "k", "l", { revision }))).toEqual(lines(before));
+  });
+
+  it("is only measured when it is more than may be held, and read again for its revision", async () => {
+    await using harness = await Harness.open();
+    for (let i = 0; i < 1200; i++) put(harness, `k${String(i).padStart(4, "0")}`, "v".repeat(5000));
+    const before = get(harness, "k", "l");
+    const { pieces, rest, revision, count } = await harness.store.list(all, undefined);
+    expect({ pieces, count, revision }).toEqual({ pieces: [], count: 1200, revision: harness.store.currentRevision });
+    put(harness, "k0007", "changed");
+    del(harness, "k1100");
+    const parts = [...(rest?.pieces() ?? [])];
+    expect(parts.length).toBeGreaterThan(2);
+    const bytesOfParts = Buffer.concat(parts.flat());
+    expect(bytesOfParts.length).toBe(rest?.byteLength);
+    expect(lines(decoded({ pieces: [bytesOfParts] }))).toEqual(lines(before));
+  });
+
+  it("counts behind its limit", async () => {
+    await using harness = await filled();
+    const limited = { ...all, limit: 1500 };
+    const listed = await harness.store.list(limited, undefined);
+    expect(listed).toMatchObject({ count: keys.length, more: true });
+    expect(decoded(listed).kvs.map(({ key }) => text(key))).toEqual(keys.slice(0, 1500));
+    const atOnce = harness.store.rangeEncodedAtOnce(limited) as EncodedRange;
+    expect(atOnce).toMatchObject({ count: keys.length, more: true });
+    expect(lines(decoded(atOnce))).toEqual(lines(decoded(listed)));
+    const exact = await harness.store.list({ ...all, limit: keys.length }, undefined);
+    expect(exact).toMatchObject({ count: keys.length, more: false });
+  });
+
+  it("is cut off by its signal, while it waits and while it runs, and lets the next one in", async () => {
+    await using harness = await filled();
+    const abort = new AbortController();
+    const running = Array.from({ length: LISTS_MAX + 2 }, () => harness.store.list(all, abort.signal));
+    const outcomes = Promise.allSettled(running);
+    abort.abort(new Error("gone"));
+    for (const outcome of await outcomes) {
+      expect(outcome).toMatchObject({ status: "rejected", reason: new Error("gone") });
+    }
+    const again = await Promise.all(
+      Array.from({ length: LISTS_MAX + 2 }, () => harness.store.list(all, new AbortController().signal)),
+    );
+    expect(again.map(({ count }) => count)).toEqual(new Array(LISTS_MAX + 2).fill(keys.length));
+  });
+
+  it("answers at once what is small, and what it cannot cut", async () => {
+    await using harness = await filled();
+    for (const more of [
+      { limit: 10 },
+      { countOnly: true },
+      { keysOnly: true },
+      { sortOrder: SortOrder.Descend },
+      { sortTarget: SortTarget.Mod, sortOrder: SortOrder.Ascend },
+      { minModRevision: 5 },
+      { revision: harness.store.currentRevision },
+    ]) {
+      const request = { ...all, ...more };
+      const expected = harness.store.range(request);
+      const answer = harness.store.rangeEncodedAtOnce(request) as EncodedRange;
+      expect(answer).toMatchObject({ count: expected.count, more: expected.more });
+      expect(lines(decoded(answer))).toEqual(lines(expected));
+    }
+  });
+});
 
 describe("range()", () => {
   it("reads nothing, not an error, where the end is not above the start", async () => {

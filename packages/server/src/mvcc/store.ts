@@ -38,19 +38,36 @@ import {
   readCompactRevisions,
   writeScheduledCompactRevision,
 } from "../storage/index.ts";
-import { yieldToEventLoop } from "../lib/wait.ts";
+import { Slots, yieldToEventLoop } from "../lib/wait.ts";
 import { removeCompacted } from "./compaction.ts";
 import { COUNT_BLOCK_KEYS, Counts } from "./counts.ts";
 import { hashAll, hashKeyTable } from "./hash.ts";
-import { type KeyRange, keyAfter } from "./key-range.ts";
+import { type KeyRange, keyAfter, keyRange } from "./key-range.ts";
 import {
   ANSWER_BYTES_MAX,
   ANSWER_PART_KEYS,
   COMPACTION_BATCH_ROWS,
   COMPACTION_HASHES_MAX,
+  COUNT_SLICE_KEYS,
+  LIMITED_LIST_KEYS_MAX,
+  LIST_AT_ONCE_KEYS,
+  LIST_SLICE_BYTES,
+  LIST_SLICE_KEYS,
+  LISTS_MAX,
   OUTBOX_RESPONSES_MAX,
 } from "./limits.ts";
-import { isInStoreOrder, loadLive, type RangeResult, type RangeView, runPart, runRange } from "./range.ts";
+import {
+  countOn,
+  isInStoreOrder,
+  isPlainList,
+  type ListProgress,
+  listLive,
+  loadLive,
+  type RangeResult,
+  type RangeView,
+  runPart,
+  runRange,
+} from "./range.ts";
 import { DecodedKeyValues, EncodedKeyValues, EncodedPart } from "./range-body.ts";
 import { isIndexUsable, rebuildIndex } from "./rebuild.ts";
 import { checkPath, choosePath, runPath, runReadOnlyPath } from "./txn.ts";
@@ -60,6 +77,13 @@ import { WriteTxn } from "./write-txn.ts";
 
 /** Of a store that was never compacted. Below every revision, so that a compaction at 0 is accepted once. */
 const NEVER_COMPACTED = -1;
+
+/** The revision at which rows stand: of the newest, or of a compaction that removed it. */
+function headRevision(reader: BackendReader): number {
+  const newest = reader.first("key", { reverse: true, keysOnly: true });
+  const { scheduled, finished } = readCompactRevisions(reader);
+  return Math.max(1, newest ? mainOfRevisionKey(newest.key) : 0, scheduled ?? 0, finished ?? 0);
+}
 
 interface ScheduledCompaction {
   readonly revision: number;
@@ -90,6 +114,7 @@ export class MvccStore implements RangeView {
   /** Compactions run one after the other; this ends with the last one asked for. Never rejects. */
   #compactions: Promise<void> = Promise.resolve();
   #jobs = new AbortController();
+  readonly #lists = new Slots(LISTS_MAX);
   #stats = { ranges: 0, puts: 0, deletes: 0, txns: 0, putBytes: 0, compactedRows: 0, lastCompactionMs: 0 };
 
   /** Reads where history stands, rebuilds an index that is missing, and takes up a compaction that was interrupted. */
@@ -257,6 +282,66 @@ export class MvccStore implements RangeView {
       key = keyAfter(lastKey);
     }
     yield new EncodedKeyValues().finish(result);
+  }
+
+  /**
+   * The same for a listing that may be large: what is read at once is bounded. `undefined` when there is more than that;
+   * {@link list} then reads all of it.
+   */
+  rangeEncodedAtOnce(request: RangeRequest): EncodedRange | undefined {
+    if (!isPlainList(request)) return this.rangeEncoded(request);
+    if (request.limit > LIST_AT_ONCE_KEYS && request.limit <= LIMITED_LIST_KEYS_MAX) return this.rangeEncoded(request);
+    const limit = request.limit > 0 ? request.limit : Number.POSITIVE_INFINITY;
+    const range = keyRange(request.key, request.rangeEnd);
+    const bounds = { keysMax: Math.min(limit, LIST_AT_ONCE_KEYS), bytesMax: LIST_SLICE_BYTES };
+    const sink = new EncodedKeyValues();
+    const { keys, next } = listLive(this.#backend, range, bounds, sink);
+    if (next && keys < limit) return undefined;
+    this.#stats.ranges++;
+    const result = next ? { more: true, count: this.countLive(range) } : { more: false, count: keys };
+    return { pieces: sink.finish(result), ...result };
+  }
+
+  /**
+   * A listing (see {@link isPlainList}) in slices between which others work, all of it as the store was at one moment, not
+   * before the call; `revision` says which. Rejects with the signal's reason when it is aborted.
+   */
+  async list(request: RangeRequest, signal: AbortSignal | undefined): Promise<EncodedRange & { revision: number }> {
+    assert(isPlainList(request), "a list of what is no plain interval");
+    await this.#lists.enter(signal);
+    try {
+      await using snapshot = await this.#backend.openSnapshot();
+      // Rows and revision come from the same snapshot, so writes that go on meanwhile cannot part them.
+      const revision = headRevision(snapshot);
+      this.#stats.ranges++;
+      const whole = keyRange(request.key, request.rangeEnd);
+      const limit = request.limit > 0 ? request.limit : Number.POSITIVE_INFINITY;
+      // Beyond what may be held it is only measured, and read again as it is sent.
+      const sink = new EncodedKeyValues(ANSWER_BYTES_MAX);
+      let keys = 0;
+      let count = 0;
+      let next: Uint8Array | undefined = whole.start;
+      while (next) {
+        const rest: KeyRange = { ...whole, start: next };
+        const keysMax = Math.min(limit - keys, LIST_SLICE_KEYS);
+        // Behind the limit only the number of keys is asked for, and it has to be the number of that moment.
+        const part: ListProgress =
+          keysMax > 0
+            ? listLive(snapshot, rest, { keysMax, bytesMax: LIST_SLICE_BYTES }, sink)
+            : countOn(snapshot, rest, COUNT_SLICE_KEYS);
+        if (keysMax > 0) keys += part.keys;
+        count += part.keys;
+        next = part.next;
+        await yieldToEventLoop();
+        signal?.throwIfAborted();
+      }
+      const result = { more: count > keys, count };
+      if (!sink.isTooLarge) return { pieces: sink.finish(result), ...result, revision };
+      const rest = { byteLength: sink.byteLength(result), pieces: () => this.#rangeInParts(request, revision, result) };
+      return { pieces: [], ...result, rest, revision };
+    } finally {
+      this.#lists.leave();
+    }
   }
 
   countLive(range: KeyRange): number {

@@ -785,7 +785,8 @@ export class ServerConnection {
         stream.needsDrain = false;
         stream.events?.onDrain();
       }
-      if (this.#socket.writableLength > SOCKET_QUEUE_BYTES) this.#isSocketFull = true;
+      // A long answer goes to the socket in pieces of its queue's size, not as a whole.
+      if (this.#writer.byteLength > SOCKET_QUEUE_BYTES) this.#flush();
     }
   }
 

@@ -57,6 +57,12 @@ export class FrameWriter {
   #start = 0;
   #at = 0;
   #ready: Buffer[] = [];
+  #readyBytes = 0;
+
+  /** Bytes that wait to be taken. */
+  get byteLength(): number {
+    return this.#readyBytes + this.#at - this.#start;
+  }
 
   get isEmpty(): boolean {
     return this.#at === this.#start && this.#ready.length === 0;
@@ -67,12 +73,14 @@ export class FrameWriter {
     this.#seal();
     const ready = this.#ready;
     this.#ready = [];
+    this.#readyBytes = 0;
     return ready;
   }
 
   #seal(): void {
     if (this.#at === this.#start) return;
     this.#ready.push(this.#slab.subarray(this.#start, this.#at));
+    this.#readyBytes += this.#at - this.#start;
     this.#start = this.#at;
   }
 
@@ -106,6 +114,7 @@ export class FrameWriter {
     if (payload.length > COPY_BYTES_MAX) {
       this.#seal();
       this.#ready.push(Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength));
+      this.#readyBytes += payload.byteLength;
       return;
     }
     this.#room(payload.length);

@@ -130,6 +130,20 @@ export function inlineOfLiveRow(row: Uint8Array): Uint8Array | undefined {
   return row.subarray(at + 1);
 }
 
+/** Where the newest put is, of a row that does not keep it: no more is read, and nothing made. */
+export function readLiveRevision(row: Uint8Array, into: { main: number; sub: number }): void {
+  let at = 1;
+  for (const part of ["main", "sub"] as const) {
+    let value = 0;
+    for (let scale = 1; ; scale *= 128) {
+      const byte = row[at++] as number;
+      value += (byte & 0x7f) * scale;
+      if (!(byte >= 0x80)) break;
+    }
+    into[part] = value;
+  }
+}
+
 export function decodeLiveRow(value: Uint8Array): LiveRow {
   const flags = value[0] as number;
   const cursor = new VarintCursor(value, 1);

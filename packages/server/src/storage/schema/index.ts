@@ -19,6 +19,7 @@ export {
   appendPastRevision,
   decodeLiveRow,
   inlineOfLiveRow,
+  readLiveRevision,
   decodePastRow,
   encodeInlineLiveRow,
   encodeLiveRow,
