@@ -47,7 +47,10 @@ import {
   type BackendOptions,
   type DataDirPaths,
   dataDirPaths,
+  exportBolt,
+  exportBoltInWorker,
   importBolt,
+  importBoltInWorker,
   lockDataDir,
   openBackend,
   prepareDataDir,
@@ -86,6 +89,7 @@ export interface RunningMember extends RunningEtcd {
 /** A member without ports: what tests and embedders with a transport of their own start. */
 export async function startMember(config: ServerConfig, deps: BootDeps): Promise<RunningMember> {
   const { logger, clock, random } = deps;
+  const isInline = deps.backendCommits === "inline";
   const metrics = new MemberMetrics();
   const dialTimeoutMs = 1000 + electionTimeoutMs(config);
   const closers: (() => Promise<void> | void)[] = [];
@@ -136,7 +140,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       walOptions: { clock, logger, unsafeNoFsync: config.unsafeNoFsync, observer: metrics.wal },
       snapObserver: metrics.snap,
       adoptDatabase: async (snaps, snapshotIndex) => {
-        await backend.replaceWith(await importDatabase(snaps, snapshotIndex));
+        await backend.replaceWith(await importDatabase(snaps, snapshotIndex, isInline));
         await snaps.releaseDatabases(snapshotIndex + 1);
       },
       remote: {
@@ -257,8 +261,10 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
         confState: booted.confState,
         consistentIndex: booted.consistentIndex,
         snapshotPath: () => path.join(paths.snapDir, `tmp-${random.bits64().toString(16)}.db`),
+        exportImage: (snapshot, options) =>
+          isInline ? exportBolt(snapshot, options) : exportBoltInWorker({ ...options, backendPath: backend.path }),
         installSnapshot: async ({ data, metadata }) => {
-          const incoming = await importDatabase(booted.snaps, metadata.index);
+          const incoming = await importDatabase(booted.snaps, metadata.index, isInline);
           await store.pause();
           await backend.replaceWith(incoming);
           await store.reload(backend);
@@ -372,11 +378,11 @@ async function stop(
 }
 
 /** Makes a backend's file of the database that a leader sent with its snapshot; the path of the new file. */
-async function importDatabase(snaps: SnapStore, snapshotIndex: number): Promise<string> {
+async function importDatabase(snaps: SnapStore, snapshotIndex: number, isInline: boolean): Promise<string> {
   const boltPath = await snaps.findDatabase(snapshotIndex);
   const backendPath = path.join(snaps.dir, "tmp-incoming.lmdb");
   await systemFiles.removeTree(backendPath);
-  await importBolt({ boltPath, backendPath });
+  await (isInline ? importBolt : importBoltInWorker)({ boltPath, backendPath });
   return backendPath;
 }
 

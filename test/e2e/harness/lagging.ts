@@ -12,6 +12,7 @@ export interface LaggingOptions {
   readonly bins?: readonly string[] | undefined;
   readonly entries: number;
   readonly valueBytes: number;
+  readonly fillInFlight?: number | undefined;
   /** How long the idle latency is measured. */
   readonly idleMs: number;
   readonly cluster?: Partial<ClusterOptions> | undefined;
@@ -46,10 +47,14 @@ export async function laggingFollower(options: LaggingOptions): Promise<LaggingO
   let startMs = performance.now();
   let sent = 0;
   await Promise.all(
-    Array.from({ length: FILL_IN_FLIGHT }, async () => {
+    Array.from({ length: options.fillInFlight ?? FILL_IN_FLIGHT }, async () => {
       while (sent < entries) {
         const n = sent++;
-        await client.kv.put(`fill/${n}`, `${n}:`.padEnd(valueBytes, "v"), { timeoutMs: 60_000 });
+        // The same again changes nothing that matters here.
+        await until(`entry ${n} is written`, async () => {
+          await client.kv.put(`fill/${n}`, `${n}:`.padEnd(valueBytes, "v"), { timeoutMs: 60_000 });
+          return true;
+        });
       }
     }),
   );

@@ -133,8 +133,9 @@ export class TestCluster implements AsyncDisposable {
       await cluster.refreshIds();
       return cluster;
     } catch (error) {
+      const logs = cluster.logs();
       await cluster[Symbol.asyncDispose]();
-      throw error;
+      throw new Error(`${(error as Error).message}\n${logs}`, { cause: error });
     }
   }
 

@@ -101,8 +101,8 @@ export interface RequestContext {
 export interface SnapshotStream {
   /** Bytes of the image, without the SHA-256 that the API appends. */
   readonly totalBytes: number;
-  /** Pieces in order, each the reader's to keep. */
-  chunks(): AsyncIterable<Uint8Array>;
+  /** Pieces in order, each the reader's to keep; of 32 KiB, as etcd sends them, unless told otherwise. */
+  chunks(bytes?: number): AsyncIterable<Uint8Array>;
   close(): Promise<void>;
 }
 

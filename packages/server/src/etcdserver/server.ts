@@ -105,7 +105,13 @@ import { isTxnReadOnly, isTxnSerializable, type MvccStore, type WatchHub } from 
 import { InternalRaftRequest, Request } from "../pb/etcdserverpb.ts";
 import { type ConfChange, ConfChangeType, type ConfState, type Message, type Snapshot } from "../pb/raftpb.ts";
 import type { MemoryStorage, RawNode } from "../raft/index.ts";
-import { type Backend, exportBolt, readConsistentIndex } from "../storage/index.ts";
+import {
+  type Backend,
+  type BackendSnapshot,
+  type BoltExport,
+  type ExportOptions,
+  readConsistentIndex,
+} from "../storage/index.ts";
 import { AlarmStore, alarmName } from "./apply/alarms.ts";
 import type { ApplyResult } from "./apply/applier.ts";
 import { type Applied, ApplyLoop } from "./apply/apply-loop.ts";
@@ -141,6 +147,7 @@ import {
   LEARNER_READY_PORTION,
   LEASE_REVOKES_IN_FLIGHT_MAX,
   PUBLISH_RETRY_MS,
+  RAFT_SNAPSHOT_CHUNK_BYTES,
   SERVER_VERSION,
   WAITING_PROPOSAL_BYTES_MAX,
   WAITING_PROPOSALS_MAX,
@@ -181,6 +188,8 @@ export interface ServerDeps {
   readonly consistentIndex: number;
   /** Where the image of a backend snapshot is written while it is sent. */
   snapshotPath(): string;
+  /** The open snapshot, or the state some moments later, as etcd's `.db`. */
+  exportImage(snapshot: BackendSnapshot, options: ExportOptions): Promise<BoltExport>;
   /** Puts a received snapshot in the place of the backend and everything read from it. */
   installSnapshot(snapshot: Snapshot): Promise<void>;
   observer?: ServerObserver | undefined;
@@ -638,7 +647,8 @@ export class Server implements EtcdServer, TransportSink {
     };
     const data = this.#cluster.v2StoreBytes();
     const image = await this.#openImage(undefined);
-    return { message: { ...message, snapshot: { data, metadata } }, ...image };
+    const chunks = () => image.chunks(RAFT_SNAPSHOT_CHUNK_BYTES);
+    return { ...image, chunks, message: { ...message, snapshot: { data, metadata } } };
   }
 
   // State.
@@ -1477,11 +1487,8 @@ export class Server implements EtcdServer, TransportSink {
   async #openImage(signal: AbortSignal | undefined): Promise<SnapshotStream> {
     const snapshot = await this.#deps.backend.openSnapshot();
     try {
-      const image = await exportBolt(snapshot, {
-        temporaryPath: this.#deps.snapshotPath(),
-        ...(signal ? { signal } : {}),
-      });
-      return { totalBytes: image.sizeBytes, chunks: () => image.chunks(), close: () => image.close() };
+      const image = await this.#deps.exportImage(snapshot, { temporaryPath: this.#deps.snapshotPath(), signal });
+      return { totalBytes: image.sizeBytes, chunks: (bytes) => image.chunks(bytes), close: () => image.close() };
     } finally {
       snapshot.close();
     }

@@ -10,7 +10,16 @@ import { systemClock } from "../../lib/clock.ts";
 import { silentLogger } from "../../lib/log.ts";
 import { type Backend, openBackend } from "../backend/index.ts";
 import { encodeKeyValue, hasIndexMarker, nameKey, revisionKey, tombstoneKey } from "../schema/index.ts";
-import { BoltWriter, exportBolt, hashKeyValues, importBolt, openBolt, summarize } from "./index.ts";
+import {
+  BoltWriter,
+  exportBolt,
+  exportBoltInWorker,
+  hashKeyValues,
+  importBolt,
+  importBoltInWorker,
+  openBolt,
+  summarize,
+} from "./index.ts";
 
 const folders: string[] = [];
 
@@ -358,6 +367,46 @@ describe("exportBolt() and importBolt()", () => {
     snapshot.close();
     await backend.close();
     expect(fs.existsSync(path.join(folder, "export.tmp"))).toBe(false);
+  });
+
+  it("in threads of their own give the same files, and end early when they are told to", async () => {
+    const folder = temporaryFolder();
+    const backendPath = path.join(folder, "db.lmdb");
+    const backend = await openInline(backendPath);
+    backend.write((tx) => {
+      for (let n = 2; n < 9_000; n++) tx.put("key", revisionKey(n, 0), row(n));
+    });
+    const [here, there] = [path.join(folder, "here.db"), path.join(folder, "there.db")];
+    const snapshot = await backend.openSnapshot();
+    const one = await exportBolt(snapshot, { temporaryPath: here });
+    const other = await exportBoltInWorker({ backendPath, temporaryPath: there });
+    expect(other.sizeBytes).toBe(one.sizeBytes);
+    expect(fs.readFileSync(there).equals(fs.readFileSync(here))).toBe(true);
+
+    const again = path.join(folder, "again.lmdb");
+    const imported = await importBoltInWorker({ boltPath: there, backendPath: again });
+    expect(imported).toEqual({ revision: 8_999, rows: 8_998 });
+    const copy = await openInline(again);
+    expect(copy.get("key", revisionKey(4_711, 0))).toEqual(backend.get("key", revisionKey(4_711, 0)));
+    await copy.close();
+
+    // More at once than threads are started for: some wait, and all of them end.
+    const stop = new AbortController();
+    const stopped = Array.from({ length: 10 }, (_, n) =>
+      exportBoltInWorker({ backendPath, temporaryPath: path.join(folder, `stopped-${n}`), signal: stop.signal }),
+    );
+    stop.abort(new Error("enough"));
+    for (const result of await Promise.allSettled(stopped)) {
+      expect(result).toMatchObject({ status: "rejected", reason: { message: "enough" } });
+    }
+    fs.truncateSync(there, 40 * 4096);
+    const damaged = importBoltInWorker({ boltPath: there, backendPath: path.join(folder, "damaged.lmdb") });
+    await expect(damaged).rejects.toThrow(/page|file/);
+    await one.close();
+    await other.close();
+    snapshot.close();
+    await backend.close();
+    expect(fs.readdirSync(folder).sort()).toEqual(["again.lmdb", "again.lmdb-lock", "db.lmdb", "db.lmdb-lock"]);
   });
 
   it.skipIf(!realBin)("the real etcdutl finds the same hash in what we export, and its check passes", async () => {

@@ -39,10 +39,16 @@ export async function exportBolt(snapshot: BackendReader, options: ExportOptions
 export async function writeBolt(
   source: BucketRows,
   file: OpenFile,
-  options: { readonly signal?: AbortSignal | undefined; readonly fill?: number | undefined } = {},
+  options: {
+    readonly signal?: AbortSignal | undefined;
+    readonly fill?: number | undefined;
+    /** Syncs on the way whenever this much was written, so that the disk is never far behind; absent: never. */
+    readonly unsyncedBytesMax?: number | undefined;
+  } = {},
 ): Promise<number> {
   let pending: Uint8Array[] = [];
   let pendingAt = 2 * PAGE_BYTES;
+  let unsynced = 0;
   const metas: { bytes: Uint8Array; position: number }[] = [];
   const writer = new BoltWriter(
     {
@@ -62,6 +68,10 @@ export async function writeBolt(
     pending = [];
     await writeFully(file, bytes, bytes.length, pendingAt);
     pendingAt += bytes.length;
+    unsynced += bytes.length;
+    if (unsynced < (options.unsyncedBytesMax ?? Number.POSITIVE_INFINITY)) return;
+    unsynced = 0;
+    await file.sync();
   };
   for (const name of BUCKETS) {
     const bucket = writer.bucket(name);
@@ -131,6 +141,11 @@ function rowsByName(reader: BackendReader, table: "authUsers" | "authRoles"): Ro
     rows.push([nameOfRow(table, key, value), value]);
   });
   return rows.sort((a, b) => compareBytes(a[0], b[0]));
+}
+
+/** An image that stands at `path` already. */
+export async function openExported(path: string, files: FileSystem, sizeBytes: number): Promise<BoltExport> {
+  return new ExportedFile(await files.open(path, "read"), files, sizeBytes);
 }
 
 class ExportedFile implements BoltExport {

@@ -1,4 +1,5 @@
 /** bbolt files: etcd's own `.db`, read by page and written in one pass. */
+export { exportBoltInWorker, importBoltInWorker } from "./bolt-jobs.ts";
 export { bucketRowsOf, type ExportOptions, exportBolt, writeBolt } from "./export.ts";
 export { BoltError } from "./format.ts";
 export {
