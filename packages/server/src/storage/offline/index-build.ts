@@ -184,7 +184,10 @@ export class IndexBuilder {
         lease: buffer.readBigInt64LE(payloadAt + 24),
         sub: buffer.readUInt32LE(payloadAt + 32),
         isTombstone: buffer.readUInt32LE(payloadAt + 36) === TOMBSTONE,
-        keyValue: Buffer.from(buffer.subarray(prefixAt + prefixLength, payloadEnd)),
+        keyValue:
+          prefixAt + prefixLength < payloadEnd
+            ? Buffer.from(buffer.subarray(prefixAt + prefixLength, payloadEnd))
+            : NO_KEY_VALUE,
       };
       if (before && !before.isTombstone) {
         putPast(pastRowKey(before), encodePastRow(now.main), before.longPrefix !== undefined);
@@ -223,6 +226,8 @@ export class IndexBuilder {
 }
 
 const LONGER_THAN_INLINE: Uint8Array = new Uint8Array(INLINE_KEY_VALUE_BYTES_MAX + 1);
+
+const NO_KEY_VALUE = Buffer.alloc(0);
 
 interface Newest {
   readonly rowKey: Buffer;
