@@ -16,7 +16,8 @@ class Terminal {
   #shown = "";
 
   constructor(words: readonly string[], env: Record<string, string>) {
-    const command = [path.join(ourBin, "etcdctl"), ...words].map(quoted).join(" ");
+    // A terminal is 80 wide; the one that script makes would say nothing of its size.
+    const command = `stty cols 80 rows 24; exec ${[path.join(ourBin, "etcdctl"), ...words].map(quoted).join(" ")}`;
     this.#child = spawn(
       "script",
       ["--quiet", "--flush", "--return", "--echo", "never", "--command", command, "/dev/null"],
@@ -126,4 +127,74 @@ test.skipIf(!hasScript)("a dead endpoint names the step that failed, under etcdc
   expect(screen.shown).toContain("Error: context deadline exceeded\n");
   expect(screen.shown).toContain(`  127.0.0.1:${port}: tcp: connection refused\n`);
   expect(screen.shown).toContain("try: is etcd running there?");
+});
+
+test.skipIf(!hasScript)("user passwd refuses two passwords that differ, and an empty one", async () => {
+  await must("etcdctl", ["--endpoints", member.endpoint, "user", "add", "carol:old"]);
+  const differ = terminal(["user", "passwd", "carol"]);
+  await differ.answer("Password of carol: ", "one\r");
+  await differ.answer("again for confirmation: ", "two\r");
+  expect(await differ.end()).toBe(128);
+  expect(differ.shown).toContain("Error: given passwords are different\n");
+  const empty = terminal(["user", "passwd", "carol"]);
+  await empty.answer("Password of carol: ", "\r");
+  expect(await empty.end()).toBe(128);
+  expect(empty.shown).toContain("Error: empty password\n");
+});
+
+test.skipIf(!hasScript)("--user without a password asks for it", async () => {
+  const screen = terminal(["get", "nothing", "--user", "carol"]);
+  await screen.answer("Password: ", "whatever\r");
+  expect(await screen.end()).toBe(0);
+  expect(screen.shown).not.toContain("whatever");
+});
+
+test.skipIf(!hasScript)("watch -i takes watches from the keyboard", async () => {
+  await must("etcdctl", ["--endpoints", member.endpoint, "put", "wi", "1"]);
+  const screen = terminal(["watch", "-i"]);
+  await screen.answer("", "bogus\r");
+  await screen.answer("Invalid command bogus (only support watch)\n", "watch wi --rev=1\r");
+  await screen.answer("PUT\nwi\n1\n", "\x03");
+  expect(await screen.end()).not.toBe(0);
+});
+
+test.skipIf(!hasScript).each([
+  [{}, [], true],
+  [{ NO_COLOR: "1" }, [], false],
+  [{ TERM: "dumb" }, [], false],
+  [{}, ["--color=never"], false],
+  [{ NO_COLOR: "1", TERM: "dumb" }, ["--color=always"], true],
+] as const)("colours with %j and %j", async (env, words, isColored) => {
+  await must("etcdctl", ["--endpoints", member.endpoint, "put", "color", "1"]);
+  const screen = terminal(["get", "color", ...words], env as Record<string, string>);
+  expect(await screen.end()).toBe(0);
+  expect(screen.shown).toBe(isColored ? "\x1b[36mcolor\x1b[39m\n1\n" : "color\n1\n");
+});
+
+test.skipIf(!hasScript)("check datascale shows how far it is, and ends by ctrl-C", async () => {
+  const screen = terminal(["check", "datascale", "--prefix=scale/"], {});
+  await screen.answer(/\[=+> *\] +\d+% \d+ of 10000/, "\x03");
+  expect(await screen.end()).not.toBe(0);
+});
+
+test.skipIf(!hasScript)("a watch goes on after its server was killed, and says from where", async () => {
+  const dataDir = path.join(folder.path, "again");
+  let server = await Member.start({ dataDir });
+  const ports = [server.clientUrl, server.peerUrl].map((url) => Number(new URL(url).port));
+  const [clientPort = 0, peerPort = 0] = ports;
+  try {
+    const ctl = (...words: string[]) => must("etcdctl", ["--endpoints", server.endpoint, ...words]);
+    await ctl("put", "w", "1");
+    const screen = new Terminal([`--endpoints=${server.endpoint}`, "watch", "w", "--rev=2"], { NO_COLOR: "1" });
+    await screen.sees("PUT\nw\n1\n");
+    await server.kill();
+    server = await Member.start({ dataDir, clientPort, peerPort });
+    await ctl("put", "w", "2");
+    await screen.answer("PUT\nw\n2\n", "\x03");
+    await screen.end();
+    expect(screen.shown).toContain("watch: the connection was lost; going on from revision 3\n");
+    expect(screen.shown.match(/PUT\n/g)).toHaveLength(2);
+  } finally {
+    await server.kill();
+  }
 });

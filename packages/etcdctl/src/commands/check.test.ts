@@ -1,6 +1,13 @@
 import { expect, test } from "vitest";
 import { etcdctl, header, kv } from "../testing/harness.ts";
+import { bar } from "../progress.ts";
 import { judgePerf, Report } from "./check.ts";
+
+test("bar() shows how much is done", () => {
+  expect(bar(0, 60)).toBe(`[${" ".repeat(30)}]   0%`);
+  expect(bar(30, 60)).toBe(`[${"=".repeat(14)}>${" ".repeat(15)}]  50%`);
+  expect(bar(60, 60)).toBe(`[${"=".repeat(30)}] 100%`);
+});
 
 const judge = (perSecond: number, slowest: number, deviation: number) => {
   const lines: string[] = [];

@@ -6,7 +6,7 @@ import { BAD_FEATURE, ERROR, ExitError, exitSilently, INVALID_INPUT } from "../e
 import { quote } from "../go/quote.ts";
 import { prefixRange } from "../keys.ts";
 import { toBytes } from "../go/bytes.ts";
-import { startProgress } from "../progress.ts";
+import { bar, startProgress } from "../progress.ts";
 
 const loads: Readonly<Record<string, "s" | "m" | "l" | "xl">> = {
   s: "s",
@@ -175,9 +175,11 @@ export async function runCheckPerf(context: CommandContext): Promise<void> {
   const [{ client }] = pool.items as [Connected<CtlClient>];
   await refuseKeys(client, prefix, "'");
   const report = new Report(io.now());
-  const progress = await startProgress(io, `writing for ${PERF_SECONDS} s`);
+  const progress = await startProgress(io, bar(0, PERF_SECONDS));
   try {
-    const pace = startPace(context, limit, clients, (left) => progress.update(`${left} s to go`));
+    const pace = startPace(context, limit, clients, (left) =>
+      progress.update(`${bar(PERF_SECONDS - left, PERF_SECONDS)} ${left} s to go`),
+    );
     const value = new Uint8Array(PERF_VALUE_BYTES);
     const prefixBytes = toBytes(prefix);
     await work(context, pool.items, clients, report, async () =>
@@ -273,7 +275,7 @@ export async function runCheckDatascale(context: CommandContext): Promise<void> 
     `Start data scale check for work load [${limit} key-value pairs, ${DATA_BYTES} bytes per key-value, ${clients} concurrent clients].\n`,
   );
   const report = new Report(io.now());
-  const progress = await startProgress(io, `0 of ${limit}`);
+  const progress = await startProgress(io, bar(0, limit));
   try {
     let done = 0;
     const value = new Uint8Array(DATA_BYTES / 2);
@@ -281,7 +283,7 @@ export async function runCheckDatascale(context: CommandContext): Promise<void> 
     await work(context, pool.items, clients, report, () => {
       if (done >= limit) return Promise.resolve(undefined);
       done++;
-      if (done % 1000 === 0) progress.update(`${done} of ${limit}`);
+      if (done % 1000 === 0) progress.update(`${bar(done, limit)} ${done} of ${limit}`);
       return Promise.resolve({ key: randomKey(prefixBytes, DATA_BYTES / 2), value });
     });
   } finally {
