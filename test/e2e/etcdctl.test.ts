@@ -55,7 +55,7 @@ test("the script of all commands", { timeout: 600_000 }, async () => {
     const complaints = stderr.replace(/^(\{"level".*|\d{4}-\S+Z\t.*)\n/gm, "");
     return [
       ...lines(stdout)
-        .filter((line, i, all) => line !== "" || all.length > 1)
+        .filter((line, _, all) => line !== "" || all.length > 1)
         .map((line) => `| ${line}`.trimEnd()),
       ...(complaints === "" ? [] : lines(complaints).map((line) => `! ${line}`.trimEnd())),
       ...(code === 0 ? [] : [`exit ${code ?? signal}`]),
