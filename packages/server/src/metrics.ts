@@ -13,7 +13,7 @@ import {
   LabelledHistograms,
   LabelledValues,
 } from "./lib/metrics.ts";
-import type { MvccStats } from "./mvcc/index.ts";
+import type { MvccStats, MvccTimes } from "./mvcc/index.ts";
 import type { BackendObserver, SnapObserver, WalObserver } from "./storage/index.ts";
 import type { TransportObserver } from "./transport/index.ts";
 
@@ -22,6 +22,7 @@ export interface MetricSources {
   readonly server: EtcdServer & { readonly pendingProposals?: number };
   readonly store: {
     readonly stats: MvccStats;
+    readonly times: MvccTimes;
     readonly currentRevision: number;
     readonly compactRevision: number;
     readonly watch: {
@@ -332,7 +333,7 @@ export class MemberMetrics {
     const sources = this.#sources;
     if (!sources) return [];
     const { store, backend, quotaBytes } = sources;
-    const { stats } = store;
+    const { stats, times } = store;
     const watch = store.watch.stats;
     return [
       gauge("etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes.", quotaBytes),
@@ -372,6 +373,19 @@ export class MemberMetrics {
         "etcd_debugging_mvcc_db_compaction_last",
         "The unix time of the last db compaction. Resets to 0 on start.",
         Math.floor(stats.lastCompactionMs / 1000),
+      ),
+      times.compactionPause.family(
+        "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+        "Bucketed histogram of db compaction pause duration.",
+      ),
+      times.compactionTotal.family(
+        "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+        "Bucketed histogram of db compaction total duration.",
+      ),
+      times.hash.family("etcd_mvcc_hash_duration_seconds", "The latency distribution of storage hash operation."),
+      times.hashAtRevision.family(
+        "etcd_mvcc_hash_rev_duration_seconds",
+        "The latency distribution of storage hash by revision operation.",
       ),
       gauge("etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams.", watch.streams),
       gauge("etcd_debugging_mvcc_watcher_total", "Total number of watchers.", watch.watchers),

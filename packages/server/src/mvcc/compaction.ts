@@ -13,6 +13,7 @@
  */
 import { assert } from "../lib/assert.ts";
 import { copyBytes } from "../lib/bytes.ts";
+import type { Clock } from "../lib/clock.ts";
 import {
   type Backend,
   type BackendTxn,
@@ -38,15 +39,26 @@ export async function removeCompacted(
   {
     batchRows,
     pause,
+    took,
+    clock,
     signal,
-  }: { readonly batchRows: number; readonly pause: () => Promise<void>; readonly signal: AbortSignal },
+  }: {
+    readonly batchRows: number;
+    readonly pause: () => Promise<void>;
+    /** Told of each batch. */
+    readonly took: (durationMs: number) => void;
+    readonly clock: Clock;
+    readonly signal: AbortSignal;
+  },
 ): Promise<number> {
   let removed = 0;
   let start: Uint8Array | undefined = PAST_START;
   while (start) {
     signal.throwIfAborted();
     const from: Uint8Array = start;
+    const startMs = clock.monotonicMs();
     const batch = backend.write((tx) => removeBatch(tx, from, compactRevision, batchRows));
+    took(clock.monotonicMs() - startMs);
     removed += batch.removed;
     start = batch.next;
     if (start) await pause();

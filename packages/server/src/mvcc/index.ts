@@ -22,6 +22,7 @@ export type {
   MvccLimits,
   MvccOptions,
   MvccStats,
+  MvccTimes,
 } from "./types.ts";
 export type { WatchEvent } from "./watch/event.ts";
 export type { WatchHub, WatchStats } from "./watch/hub.ts";

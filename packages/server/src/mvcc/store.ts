@@ -24,6 +24,7 @@ import { assert } from "../lib/assert.ts";
 import { copyBytes } from "../lib/bytes.ts";
 import type { Clock } from "../lib/clock.ts";
 import { goDuration, humanBytes } from "../lib/go-format.ts";
+import { exponentialBounds, Histogram } from "../lib/metrics.ts";
 import type { Logger } from "../lib/log.ts";
 import {
   type Backend,
@@ -71,7 +72,16 @@ import {
 import { DecodedKeyValues, EncodedKeyValues, EncodedPart } from "./range-body.ts";
 import { isIndexUsable, rebuildIndex } from "./rebuild.ts";
 import { checkPath, choosePath, runPath, runReadOnlyPath } from "./txn.ts";
-import type { EncodedRange, HashAt, KeyValueHash, LeaseAttacher, MvccLimits, MvccOptions, MvccStats } from "./types.ts";
+import type {
+  EncodedRange,
+  HashAt,
+  KeyValueHash,
+  LeaseAttacher,
+  MvccLimits,
+  MvccOptions,
+  MvccStats,
+  MvccTimes,
+} from "./types.ts";
 import { WatchHub } from "./watch/hub.ts";
 import { WriteTxn } from "./write-txn.ts";
 
@@ -235,6 +245,14 @@ export class MvccStore implements RangeView {
   get reader(): Backend {
     return this.#backend;
   }
+
+  /** etcd's buckets. */
+  readonly times: MvccTimes = {
+    compactionPause: new Histogram(exponentialBounds(1, 2, 13)),
+    compactionTotal: new Histogram(exponentialBounds(100, 2, 14)),
+    hash: new Histogram(exponentialBounds(0.01, 2, 15)),
+    hashAtRevision: new Histogram(exponentialBounds(0.01, 2, 15)),
+  };
 
   get stats(): MvccStats {
     return { ...this.#stats, keys: this.#counts.total };
@@ -492,6 +510,8 @@ export class MvccStore implements RangeView {
     );
     this.#stats.compactedRows += await removeCompacted(backend, revision, {
       batchRows: this.#limits.compactionBatchRows,
+      took: (durationMs) => this.times.compactionPause.observe(durationMs),
+      clock: this.#clock,
       pause: () => this.#pauseCompaction(signal),
       signal,
     });
@@ -499,6 +519,7 @@ export class MvccStore implements RangeView {
     const sizeBytes = backend.sizeBytes();
     const sizeInUseBytes = backend.sizeInUseBytes();
     this.#stats.lastCompactionMs = this.#clock.nowMs();
+    this.times.compactionTotal.observe(this.#clock.monotonicMs() - startMs);
     this.#logger.info("finished scheduled compaction", {
       "compact-revision": revision,
       took: goDuration(this.#clock.monotonicMs() - startMs),
@@ -531,9 +552,12 @@ export class MvccStore implements RangeView {
 
   /** Of all tables, for what Maintenance.Hash answers; `revision` is the newest of what was hashed. */
   async hash(signal?: AbortSignal): Promise<{ readonly hash: number; readonly revision: number }> {
+    const startMs = this.#clock.monotonicMs();
     await using snapshot = await this.#backend.openSnapshot();
     const { revision } = historyHead(snapshot);
-    return { hash: await hashAll(snapshot, signal), revision };
+    const hash = await hashAll(snapshot, signal);
+    this.times.hash.observe((this.#clock.monotonicMs() - startMs) / 1000);
+    return { hash, revision };
   }
 
   /**
@@ -549,12 +573,10 @@ export class MvccStore implements RangeView {
     await using snapshot = await this.#backend.openSnapshot();
     this.#checkHashRevision(upTo);
     const compactRevision = this.#compactRevision;
-    return {
-      hash: await hashKeyTable(snapshot, { revision: upTo, compactRevision }, signal),
-      revision: upTo,
-      compactRevision,
-      currentRevision,
-    };
+    const startMs = this.#clock.monotonicMs();
+    const hash = await hashKeyTable(snapshot, { revision: upTo, compactRevision }, signal);
+    this.times.hashAtRevision.observe((this.#clock.monotonicMs() - startMs) / 1000);
+    return { hash, revision: upTo, compactRevision, currentRevision };
   }
 
   #checkHashRevision(revision: number): void {

@@ -1,4 +1,5 @@
 /** What mvcc needs of others, and what it hands out. */
+import type { Histogram } from "../lib/metrics.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Backend } from "../storage/index.ts";
@@ -56,6 +57,16 @@ export interface KeyValueHash {
 /** A hash that was asked for, and where the store stood when it was. */
 export interface HashAt extends KeyValueHash {
   readonly currentRevision: number;
+}
+
+/** How long work of the background took. */
+export interface MvccTimes {
+  /** Milliseconds of one batch of a compaction, and of all of it. */
+  readonly compactionPause: Histogram;
+  readonly compactionTotal: Histogram;
+  /** Seconds of a hash of everything, and of one up to a revision. */
+  readonly hash: Histogram;
+  readonly hashAtRevision: Histogram;
 }
 
 /** Counted since the store was opened, for metrics. */

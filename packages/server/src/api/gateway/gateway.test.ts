@@ -96,6 +96,12 @@ describe("JSON of messages", () => {
     expect(Buffer.from(request.rangeEnd).toString()).toBe("b");
   });
 
+  it("skips a name that its enum does not know, and takes base64 of either alphabet", () => {
+    const json = '{"sort_order":"UP","key":"-_-_","range_end":"Yg"}';
+    const { sortOrder, key, rangeEnd } = RangeRequest.create(fromJson(RangeRequest, parseJson(json)));
+    expect([sortOrder, Buffer.from(key).toString("hex"), Buffer.from(rangeEnd).toString()]).toEqual([0, "fbffbf", "b"]);
+  });
+
   it("keeps oneofs and nesting", () => {
     const json =
       '{"compare":[{"key":"YQ==","target":"VERSION","version":"3"}],"success":[{"request_range":{"key":"YQ=="}}]}';
@@ -106,12 +112,9 @@ describe("JSON of messages", () => {
     );
   });
 
-  it.each(['{"key":"?"}', '{"limit":1.5}', '{"limit":"x"}', '{"serializable":3}', '{"sort_order":"UP"}', "[]", "7"])(
-    "refuses %s",
-    (json) => {
-      expect(() => fromJson(RangeRequest, parseJson(json))).toThrow();
-    },
-  );
+  it.each(['{"key":"?"}', '{"limit":1.5}', '{"limit":"x"}', '{"serializable":3}', "[]", "7"])("refuses %s", (json) => {
+    expect(() => fromJson(RangeRequest, parseJson(json))).toThrow();
+  });
 
   it("reads back what it wrote", () => {
     const message = WatchRequest.create({

@@ -233,7 +233,9 @@ export function createGateway(options: GatewayOptions): HttpHandler {
       if (response.destroyed) return;
       const shown = JSON.stringify(status.message);
       const body = `{"error":${shown},"code":${status.code},"message":${shown}}`;
-      answer(response, httpStatusOf[status.code] ?? 500, { "Content-Type": "application/json" }, body);
+      const headers: Record<string, string> = { "Content-Type": "application/json" };
+      if (status.code === Code.Unauthenticated) headers["WWW-Authenticate"] = status.message;
+      answer(response, httpStatusOf[status.code] ?? 500, headers, body);
       return;
     }
     const headers = { "Content-Type": "application/json", "Grpc-Metadata-Content-Type": "application/grpc" };

@@ -11,7 +11,8 @@ export class GatewayInputError extends Error {
   override readonly name = "GatewayInputError";
 }
 
-const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+/** Either alphabet, with or without padding. */
+const BASE64 = /^[A-Za-z0-9+/_-]*={0,2}$/;
 const INTEGER = /^-?\d+$/;
 
 interface Bounds {
@@ -62,10 +63,9 @@ function single(value: JsonValue, field: FieldInfo): unknown {
       if (value === false || value === "false") return false;
       throw cannot(value, field);
     case "enum": {
-      const number = typeof value === "string" ? field.enum?.numberOf[value] : value;
-      if (typeof number !== "number") {
-        throw new GatewayInputError(`unknown value ${JSON.stringify(value)} for enum ${field.enum?.typeName}`);
-      }
+      // A name that is not known is like a field that is not known: skipped.
+      const number = typeof value === "string" ? (field.enum?.numberOf[value] ?? 0) : value;
+      if (typeof number !== "number") throw cannot(value, field);
       return number;
     }
     default:

@@ -152,6 +152,8 @@ export class ServerMetrics {
       ...this.#health(),
       ...(server ? serverFamilies(server) : []),
       ...processFamilies(),
+      // This one.
+      gauge("promhttp_metric_handler_requests_in_flight", "Current number of scrapes being served.", 1),
       {
         name: "promhttp_metric_handler_requests_total",
         help: "Total number of scrapes by HTTP status code.",
@@ -298,6 +300,7 @@ function serverFamilies(server: EtcdServer): Family[] {
       "The total number of consensus proposals committed.",
       view.committedIndex,
     ),
+    gauge("etcd_debugging_auth_revision", "The current revision of auth store.", server.authRevision()),
     gauge("etcd_server_proposals_applied_total", "The total number of consensus proposals applied.", view.appliedIndex),
   ];
   const clusterVersion = server.clusterVersion();
@@ -315,10 +318,20 @@ function serverFamilies(server: EtcdServer): Family[] {
 }
 
 /** Soft limit and count of open files, from /proc; undefined where there is none. */
-export function fileDescriptors(): { readonly used: number; readonly limit: number } | undefined {
+export function fileDescriptors():
+  | { readonly used: number; readonly limit: number; readonly addressSpace: number }
+  | undefined {
   try {
-    const limit = /^Max open files\s+(\S+)/m.exec(readFileSync("/proc/self/limits", "utf8"))?.[1];
-    return { used: readdirSync("/proc/self/fd").length, limit: limit === "unlimited" ? 2 ** 63 : Number(limit) };
+    const limits = readFileSync("/proc/self/limits", "utf8");
+    const limitOf = (name: string, unlimited: number) => {
+      const limit = new RegExp(`^${name}\\s+(\\S+)`, "m").exec(limits)?.[1];
+      return limit === "unlimited" ? unlimited : Number(limit);
+    };
+    return {
+      used: readdirSync("/proc/self/fd").length,
+      limit: limitOf("Max open files", 2 ** 63),
+      addressSpace: limitOf("Max address space", 2 ** 64),
+    };
   } catch {
     return undefined;
   }
@@ -340,6 +353,11 @@ function processFamilies(): Family[] {
     families.push(
       gauge("process_open_fds", "Number of open file descriptors.", files.used),
       gauge("process_max_fds", "Maximum number of open file descriptors.", files.limit),
+      gauge(
+        "process_virtual_memory_max_bytes",
+        "Maximum amount of virtual memory available in bytes.",
+        files.addressSpace,
+      ),
       gauge("os_fd_used", "The number of used file descriptors.", files.used),
       gauge("os_fd_limit", "The file descriptor limit.", files.limit),
     );
