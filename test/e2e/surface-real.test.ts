@@ -300,7 +300,9 @@ describe.skipIf(realBin === undefined)("beside the real server (needs ETCD_REAL_
     for (const step of steps) {
       const [method, path, body = "", , grab] = step;
       const answers = [await ask(real, step, tokens[0] ?? ""), await ask(ours, step, tokens[1] ?? "")];
-      if (grab) answers.forEach((answer, i) => (tokens[i] = /"token":\s*"([^"]+)"/.exec(answer.body)?.[1] ?? ""));
+      if (grab) {
+        for (const [i, { body: text }] of answers.entries()) tokens[i] = /"token":\s*"([^"]+)"/.exec(text)?.[1] ?? "";
+      }
       const [theirs, own] = answers.map((answer) => shown(path, answer));
       const what = `${method} ${path} ${body}`;
       if (theirs !== own && !DIFFERENT.some((known) => known.test(what))) {
