@@ -21,6 +21,9 @@ function memoryTable(): BackendTxn {
     },
     first: () => undefined,
     put: (_table, key, value) => void rows.set(keyString(key), value),
+    reserve: () => {
+      throw new Error("leases are put whole");
+    },
     delete: (_table, key) => void rows.delete(keyString(key)),
   };
 }

@@ -22,6 +22,16 @@ export function copyBytes(bytes: Uint8Array): Buffer {
   return copy;
 }
 
+/** Above it a call costs less than a loop. */
+const COPY_BY_HAND_MAX = 24;
+
+/** Copies all of `source` to `at`. */
+export function copyInto(bytes: Uint8Array, at: number, source: Uint8Array): void {
+  const { length } = source;
+  if (length > COPY_BY_HAND_MAX) bytes.set(source, at);
+  else for (let i = 0; i < length; i++) bytes[at + i] = source[i] as number;
+}
+
 export function keyString(bytes: Uint8Array): KeyString {
   return asBuffer(bytes).toString("latin1") as KeyString;
 }

@@ -48,6 +48,9 @@ class MapTxn implements BackendTxn {
   peek = this.get;
   has = (table: string, key: Uint8Array) => this.rows.has(this.#id(table, key));
   put = (table: string, key: Uint8Array, value: Uint8Array) => void this.rows.set(this.#id(table, key), value);
+  reserve = (): never => {
+    throw new Error("records of members are put whole");
+  };
   delete = (table: string, key: Uint8Array) => void this.rows.delete(this.#id(table, key));
   first = () => undefined;
   scan = (table: string, _options: ScanOptions, visit: ScanVisitor) => {

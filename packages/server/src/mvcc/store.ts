@@ -401,6 +401,7 @@ export class MvccStore implements RangeView {
       counts: this.#counts,
       currentRevision: this.#currentRevision,
       compactRevision: this.#compactRevision,
+      isWatched: this.watch.isWatched,
     });
   }
 

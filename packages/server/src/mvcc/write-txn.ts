@@ -13,21 +13,27 @@ import type {
   RangeResponse,
 } from "@etcd-ts/client/wire";
 import { EtcdError } from "@etcd-ts/client/wire";
-import { EMPTY_BYTES } from "../lib/bytes.ts";
+import { copyBytes, EMPTY_BYTES } from "../lib/bytes.ts";
 import {
   type BackendTxn,
   decodeLiveRow,
+  encodeInlineLiveRow,
   encodeKeyValue,
   encodePastRow,
   encodeTombstone,
+  INLINE_KEY_VALUE_BYTES_MAX,
+  keyValueLength,
   type LiveRow,
   leasedKey,
   liveKey,
-  liveRowFor,
   pastKey,
+  putLiveRow,
+  putPastRow,
+  REVISION_BYTES,
   readKeyValue,
-  revisionKey,
   tombstoneKey,
+  writeKeyValue,
+  writeRevisionKey,
 } from "../storage/index.ts";
 import type { Counts } from "./counts.ts";
 import { readLive, walkLive } from "./key-index.ts";
@@ -49,6 +55,8 @@ export interface WriteTxnContext {
   readonly counts: Counts;
   readonly currentRevision: number;
   readonly compactRevision: number;
+  /** Whether anybody is to be told: otherwise the changes are not kept. */
+  readonly isWatched: boolean;
 }
 
 export class WriteTxn implements RangeView {
@@ -56,7 +64,10 @@ export class WriteTxn implements RangeView {
   readonly compactRevision: number;
   /** The main revision of everything written here. */
   readonly revision: number;
+  /** Empty unless it is watched. */
   readonly changes: Change[] = [];
+  /** Changes so far, and so the sub revision of the next one. */
+  #count = 0;
   /** Bytes of keys and values put, for the metric. */
   putBytes = 0;
   readonly #context: WriteTxnContext;
@@ -71,7 +82,7 @@ export class WriteTxn implements RangeView {
   }
 
   get hasChanges(): boolean {
-    return this.changes.length > 0;
+    return this.#count > 0;
   }
 
   /** What a range in here may ask for: its own revision only once something has been written under it. */
@@ -115,14 +126,22 @@ export class WriteTxn implements RangeView {
   #write(key: Uint8Array, value: Uint8Array, lease: bigint, before: LiveRow | undefined): void {
     const tx = this.#tx;
     const main = this.revision;
-    const sub = this.changes.length;
+    const sub = this.#count++;
     const createRevision = before ? before.createRevision : main;
     const version = before ? before.version + 1 : 1;
-    const stored = encodeKeyValue({ key, createRevision, modRevision: main, version, value, lease });
+    const fields = { key, createRevision, modRevision: main, version, value, lease };
+    const bytes = keyValueLength(fields);
+    const place = tx.reserve("key", REVISION_BYTES, bytes);
+    writeRevisionKey(place.bytes, main, sub, place.keyAt);
+    writeKeyValue(place.bytes, place.valueAt, fields);
+    if (this.#context.isWatched) {
+      const stored = copyBytes(place.bytes.subarray(place.valueAt, place.valueAt + bytes));
+      this.changes.push({ isDelete: false, stored });
+    }
     const rowKey = liveKey(key);
-    tx.put("key", revisionKey(main, sub), stored);
-    tx.put("live", rowKey, liveRowFor({ main, sub, createRevision, version, lease }, stored));
-    if (before) tx.put("past", pastKey(key, before.main, before.sub), encodePastRow(main));
+    if (bytes > INLINE_KEY_VALUE_BYTES_MAX) putLiveRow(tx, rowKey, { main, sub, createRevision, version, lease });
+    else tx.put("live", rowKey, encodeInlineLiveRow(sub, encodeKeyValue(fields)));
+    if (before) putPastRow(tx, key, before, main);
     else this.#context.counts.added(tx, rowKey);
     const leaseBefore = before?.lease ?? 0n;
     if (leaseBefore !== lease) {
@@ -130,7 +149,6 @@ export class WriteTxn implements RangeView {
       if (lease !== 0n) tx.put("leased", leasedKey(lease, rowKey), EMPTY_BYTES);
     }
     this.putBytes += key.length + value.length;
-    this.changes.push({ isDelete: false, stored });
   }
 
   deleteRange(request: DeleteRangeRequest): DeleteRangeResponse {
@@ -160,7 +178,7 @@ export class WriteTxn implements RangeView {
   #remove(key: Uint8Array, row: LiveRow): void {
     const tx = this.#tx;
     const main = this.revision;
-    const sub = this.changes.length;
+    const sub = this.#count++;
     const stored = encodeTombstone(key);
     const rowKey = liveKey(key);
     tx.put("key", tombstoneKey(main, sub), stored);
@@ -169,6 +187,6 @@ export class WriteTxn implements RangeView {
     tx.put("past", pastKey(key, main, sub), EMPTY_BYTES);
     if (row.lease !== 0n) tx.delete("leased", leasedKey(row.lease, rowKey));
     this.#context.counts.removed(rowKey);
-    this.changes.push({ isDelete: true, stored });
+    if (this.#context.isWatched) this.changes.push({ isDelete: true, stored });
   }
 }

@@ -155,9 +155,14 @@ export class WatchHub {
 
   // -------------------------------------------------------------------------------------- from the write path
 
+  /** Whether anybody is at the head, to be told of what is written. */
+  get isWatched(): boolean {
+    return this.#synced.size > 0;
+  }
+
   /** Notes what a write transaction changed. Nothing to do when nobody is at the head: others read it from history. */
   written(revision: number, changes: readonly Change[]): void {
-    if (this.#synced.size > 0) this.#pending.push({ revision, changes });
+    if (changes.length > 0) this.#pending.push({ revision, changes });
   }
 
   /** Tells the synced watchers of what has been noted. */

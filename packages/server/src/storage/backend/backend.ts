@@ -22,22 +22,38 @@
 import fs from "node:fs";
 import path from "node:path";
 import { assert } from "../../lib/assert.ts";
-import { copyBytes } from "../../lib/bytes.ts";
+import { copyBytes, copyInto, EMPTY_BYTES } from "../../lib/bytes.ts";
 import type { Timer } from "../../lib/clock.ts";
 import { type Committer, InlineCommitter, WorkerCommitter } from "./committer.ts";
 import { copyRows } from "./copy.ts";
 import { Environment, type FileSizes, type Store } from "./environment.ts";
 import { syncFolder } from "./files.ts";
-import { ChunkPool, Layer } from "./layer.ts";
+import { ChunkPool, Layer, type ReservedSpace } from "./layer.ts";
 import { firstOf, indexOf, PinnedReader, peekLayers, type ReadTransaction, scanLayers } from "./reader.ts";
-import type { Backend, BackendOptions, BackendSnapshot, BackendTxn, ScanOptions, ScanVisitor, Table } from "./types.ts";
+import type {
+  Backend,
+  BackendOptions,
+  BackendSnapshot,
+  BackendTxn,
+  RowSpace,
+  ScanOptions,
+  ScanVisitor,
+  Table,
+} from "./types.ts";
 import { verifyBackendFile } from "./verify.ts";
 
 const BATCH_INTERVAL_MS = 100;
 const BATCH_OPERATIONS_MAX = 10_000;
 /** Bounds of what waits in memory; above one of them `pressure()` asks writers to wait. */
-const BUFFERED_OPERATIONS_MAX = 100_000;
+const BUFFERED_OPERATIONS_MAX = 200_000;
 const BUFFERED_BYTES_MAX = 64 * 1024 * 1024;
+/**
+ * After a commit the worker rests for as long as that one took, unless so much has gathered meanwhile. The rows of a batch
+ * that lie on one page cost one page: under load, when a commit takes long, fewer and larger ones cost much less, and
+ * leave half of a core to others. What waits is in the WAL.
+ */
+const RESTLESS_OPERATIONS = 90_000;
+const RESTLESS_BYTES = 24 * 1024 * 1024;
 /** What may wait for the new file of a defragmentation. */
 const REPLAY_BYTES_MAX = 128 * 1024 * 1024;
 const OPEN_SNAPSHOTS_MAX = 512;
@@ -98,6 +114,8 @@ export class LmdbBackend implements Backend {
   readonly #batchOperationsMax: number;
   readonly #pool = new ChunkPool();
   readonly #txn: BackendTxn;
+  /** Handed out by `reserve`, again and again. */
+  readonly #space: ReservedSpace = { bytes: EMPTY_BYTES, keyAt: 0, valueAt: 0 };
 
   #shared: SharedEnvironment;
   #stores: readonly Store[];
@@ -113,6 +131,8 @@ export class LmdbBackend implements Backend {
 
   #timer: Timer | undefined;
   #isDue = false;
+  /** The worker rests: see RESTLESS_OPERATIONS. */
+  #rest: Timer | undefined;
   #isPaused = false;
   #isWriting = false;
   #scanning = -1;
@@ -148,6 +168,7 @@ export class LmdbBackend implements Backend {
       scan: (table, scan, visit) => this.scan(table, scan, visit),
       first: (table, scan) => this.first(table, scan),
       put: (table, key, value) => this.#put(table, key, value),
+      reserve: (table, keyBytes, valueBytes) => this.#reserve(table, keyBytes, valueBytes),
       delete: (table, key) => this.#put(table, key, undefined),
     };
   }
@@ -199,7 +220,7 @@ export class LmdbBackend implements Backend {
     } finally {
       this.#isWriting = false;
     }
-    if (this.#open.operations >= this.#batchOperationsMax) this.#startCommit();
+    if (this.#open.operations >= this.#batchOperationsMax) this.#commitUnlessResting();
     else if (this.#open.operations > 0) this.#armTimer();
     return result;
   }
@@ -208,7 +229,18 @@ export class LmdbBackend implements Backend {
     assert(this.#isWriting, "a backend transaction used outside of its write");
     const index = indexOf(table);
     assert(this.#scanning !== index, "a write to the table that is being scanned");
-    this.#open.write(index, key, value);
+    const space = this.#space;
+    this.#open.reserve(index, key.length, value?.length, space);
+    copyInto(space.bytes, space.keyAt, key);
+    if (value) copyInto(space.bytes, space.valueAt, value);
+  }
+
+  #reserve(table: Table, keyBytes: number, valueBytes: number): RowSpace {
+    assert(this.#isWriting, "a backend transaction used outside of its write");
+    const index = indexOf(table);
+    assert(this.#scanning !== index, "a write to the table that is being scanned");
+    this.#open.reserve(index, keyBytes, valueBytes, this.#space);
+    return this.#space;
   }
 
   #armTimer(): void {
@@ -216,8 +248,24 @@ export class LmdbBackend implements Backend {
     this.#timer = this.#options.clock.after(this.#batchIntervalMs, () => {
       this.#timer = undefined;
       this.#isDue = true;
-      this.#startCommit();
+      this.#commitUnlessResting();
     });
+  }
+
+  #commitUnlessResting(): void {
+    const { operations, bytes } = this.#open;
+    if (!this.#rest || operations >= RESTLESS_OPERATIONS || bytes >= RESTLESS_BYTES) this.#startCommit();
+  }
+
+  #restFor(durationMs: number): void {
+    this.#rest = this.#options.clock.after(
+      durationMs,
+      () => {
+        this.#rest = undefined;
+        if (this.#isDue || this.#open.operations >= this.#batchOperationsMax) this.#startCommit();
+      },
+      { unref: true },
+    );
   }
 
   /** Freezes the open layer and hands it on, unless a commit runs: then its end comes here again. */
@@ -225,9 +273,12 @@ export class LmdbBackend implements Backend {
     if (this.#committing || this.#isPaused || this.#failure || this.#open.operations === 0) return;
     this.#timer?.cancel();
     this.#timer = undefined;
+    this.#rest?.cancel();
+    this.#rest = undefined;
     this.#isDue = false;
     const layer = this.#open;
     const number = ++this.#frozen;
+    layer.freeze();
     this.#committing = layer;
     this.#open = new Layer(this.#pool);
     this.#layers = [this.#open, layer];
@@ -242,6 +293,7 @@ export class LmdbBackend implements Backend {
         this.#durable = number;
         this.#committing = undefined;
         this.#layers = [this.#open];
+        if (durationMs >= 1) this.#restFor(durationMs);
         if (replayed) void replayed.finally(() => layer.release());
         else layer.release();
         this.#afterCommit();
@@ -266,8 +318,8 @@ export class LmdbBackend implements Backend {
     const waiters = this.#waiters;
     this.#waiters = waiters.filter((waiter) => waiter.layer > this.#durable);
     for (const waiter of waiters) if (waiter.layer <= this.#durable) waiter.resolve();
-    const isWanted = this.#waiters.length > 0 || this.#isDue || this.#open.operations >= this.#batchOperationsMax;
-    if (isWanted) this.#startCommit();
+    if (this.#waiters.length > 0) this.#startCommit();
+    else if (this.#isDue || this.#open.operations >= this.#batchOperationsMax) this.#commitUnlessResting();
     this.#relieve();
   }
 
@@ -276,6 +328,7 @@ export class LmdbBackend implements Backend {
     if (this.#failure) return;
     this.#failure = error;
     this.#timer?.cancel();
+    this.#rest?.cancel();
     for (const waiter of this.#waiters) waiter.reject(error);
     this.#waiters = [];
     this.#relieve();
@@ -573,6 +626,7 @@ export class LmdbBackend implements Backend {
     }
     this.#isClosed = true;
     this.#timer?.cancel();
+    this.#rest?.cancel();
     await this.#committer.close();
     await this.#shared.release();
     await this.#lettingGo;

@@ -1,7 +1,7 @@
 /** Reading tables: two buffer layers over LMDB, or LMDB alone as a snapshot pinned it. */
 import { compareBytes, copyBytes, EMPTY_BYTES, type KeyString, keyBytes, keyString } from "../../lib/bytes.ts";
 import type { Environment, Store } from "./environment.ts";
-import { type Layer, lowerBound } from "./layer.ts";
+import { type Layer, lowerBound, type SortedKeys } from "./layer.ts";
 import { type BackendReader, type ScanOptions, type ScanVisitor, TABLES, type Table } from "./types.ts";
 
 export const tableIndex: ReadonlyMap<Table, number> = new Map(TABLES.map((table, index) => [table, index]));
@@ -110,7 +110,7 @@ export function scanStore(
 /** The keys of a layer within a range, from the end when reversed. */
 class LayerCursor {
   readonly layer: Layer;
-  readonly #keys: readonly KeyString[];
+  readonly #keys: SortedKeys;
   readonly #step: 1 | -1;
   #at: number;
   readonly #stop: number;
@@ -130,7 +130,12 @@ class LayerCursor {
   }
 
   get key(): KeyString | undefined {
-    return this.isEmpty ? undefined : this.#keys[this.#at];
+    return this.isEmpty ? undefined : this.#keys.key(this.#at);
+  }
+
+  /** Of the row that `key` names. */
+  get entry(): number {
+    return this.#keys.entry(this.#at);
   }
 
   advance(): void {
@@ -182,7 +187,7 @@ export function scanLayers(
           : visit((row.value as Row).key, (row.value as Row).value);
         if (go === false) return;
       } else if (next !== undefined && from) {
-        const value = from.layer.find(table, next);
+        const value = from.layer.valueOf(table, from.entry);
         for (const cursor of cursors) if (cursor.key === next) cursor.advance();
         if (value) {
           left--;
@@ -240,11 +245,8 @@ export function peekLayers(
   table: number,
   key: Uint8Array,
 ): Uint8Array | undefined {
-  let name: KeyString | undefined;
   for (const layer of layers) {
-    if (!layer.has(table)) continue;
-    name ??= keyString(key);
-    const value = layer.find(table, name);
+    const value = layer.find(table, key);
     if (value === null) return undefined;
     if (value !== undefined) return value;
   }

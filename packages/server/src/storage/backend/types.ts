@@ -65,9 +65,21 @@ export interface BackendReader {
   first(table: Table, options: Omit<ScanOptions, "limit">): { key: Uint8Array; value: Uint8Array } | undefined;
 }
 
+/** Where the bytes of a row belong. */
+export interface RowSpace {
+  readonly bytes: Uint8Array;
+  readonly keyAt: number;
+  readonly valueAt: number;
+}
+
 /** Reads see the writes made before them. Bytes passed in are copied. Valid only inside `Backend.write`. */
 export interface BackendTxn extends BackendReader {
   put(table: Table, key: Uint8Array, value: Uint8Array): void;
+  /**
+   * A put whose bytes the caller writes himself, where they will lie: all of key and value, before anything else is
+   * done with the transaction. The result is good until then.
+   */
+  reserve(table: Table, keyBytes: number, valueBytes: number): RowSpace;
   /** Harmless when there is no such row. */
   delete(table: Table, key: Uint8Array): void;
 }

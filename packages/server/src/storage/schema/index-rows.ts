@@ -21,7 +21,7 @@
  * 0x00 0xff, and the key ends with 0x00 0x01, or with 0x00 0x02 and the hash when it is long.
  */
 import { createHash } from "node:crypto";
-import { EMPTY_BYTES } from "../../lib/bytes.ts";
+import { copyInto, EMPTY_BYTES } from "../../lib/bytes.ts";
 import { keyOfKeyValue, readKeyValue } from "./key-value.ts";
 import { isTombstoneKey, mainOfRevisionKey, readCounter, subOfRevisionKey, writeCounter } from "./revision.ts";
 import { VarintCursor, varintLength, writeVarint } from "./varint.ts";
@@ -93,23 +93,30 @@ const FLAG_INLINE = 2;
 
 /** main, sub, main - create, version as varints after a byte of flags; then 8 bytes of lease id if there is one. */
 export function encodeLiveRow(row: Omit<LiveRow, "inline">): Buffer {
-  const sinceCreate = row.main - row.createRevision;
-  const hasLease = row.lease !== 0n;
-  const into = Buffer.allocUnsafe(
-    1 +
-      varintLength(row.main) +
-      varintLength(row.sub) +
-      varintLength(sinceCreate) +
-      varintLength(row.version) +
-      (hasLease ? 8 : 0),
-  );
-  into[0] = hasLease ? FLAG_LEASE : 0;
-  let at = writeVarint(into, 1, row.main);
-  at = writeVarint(into, at, row.sub);
-  at = writeVarint(into, at, sinceCreate);
-  at = writeVarint(into, at, row.version);
-  if (hasLease) into.writeBigInt64BE(row.lease, at);
+  const into = Buffer.allocUnsafe(liveRowLength(row));
+  writeLiveRow(into, 0, row);
   return into;
+}
+
+function liveRowLength(row: Omit<LiveRow, "inline">): number {
+  return (
+    1 +
+    varintLength(row.main) +
+    varintLength(row.sub) +
+    varintLength(row.main - row.createRevision) +
+    varintLength(row.version) +
+    (row.lease !== 0n ? 8 : 0)
+  );
+}
+
+function writeLiveRow(into: Uint8Array, offset: number, row: Omit<LiveRow, "inline">): void {
+  const hasLease = row.lease !== 0n;
+  into[offset] = hasLease ? FLAG_LEASE : 0;
+  let at = writeVarint(into, offset + 1, row.main);
+  at = writeVarint(into, at, row.sub);
+  at = writeVarint(into, at, row.main - row.createRevision);
+  at = writeVarint(into, at, row.version);
+  if (hasLease) new DataView(into.buffer, into.byteOffset + at, 8).setBigInt64(0, row.lease);
 }
 
 /** The other form: the whole KeyValue, so that a range finds it without a second look-up. */
@@ -303,6 +310,45 @@ export function leasedPrefix(lease: bigint): Buffer {
 
 export function liveKeyOfLeasedKey(rowKey: Uint8Array): Uint8Array {
   return rowKey.subarray(8);
+}
+
+// --------------------------------------------------------------------------------------------- straight into place
+
+/** A row whose bytes are written where they will lie; a BackendTxn can reserve them. */
+export interface RowPlaces {
+  reserve(
+    table: "key" | "live" | "past",
+    keyBytes: number,
+    valueBytes: number,
+  ): { readonly bytes: Uint8Array; readonly keyAt: number; readonly valueAt: number };
+}
+
+/** The row of `live` for a put whose KeyValue is not kept there as well. */
+export function putLiveRow(tx: RowPlaces, rowKey: Uint8Array, row: Omit<LiveRow, "inline">): void {
+  const { bytes, keyAt, valueAt } = tx.reserve("live", rowKey.length, liveRowLength(row));
+  copyInto(bytes, keyAt, rowKey);
+  writeLiveRow(bytes, valueAt, row);
+}
+
+/** The row of `past` for a put at a revision that was superseded. */
+export function putPastRow(
+  tx: RowPlaces & Pick<IndexRows, "put">,
+  userKey: Uint8Array,
+  at: { readonly main: number; readonly sub: number },
+  supersededBy: number,
+): void {
+  const { length } = userKey;
+  if (length > ESCAPED_KEY_BYTES_MAX || userKey.includes(0)) {
+    tx.put("past", pastKey(userKey, at.main, at.sub), encodePastRow(supersededBy));
+    return;
+  }
+  const { bytes, keyAt, valueAt } = tx.reserve("past", length + 2 + PAST_REVISION_BYTES, varintLength(supersededBy));
+  copyInto(bytes, keyAt, userKey);
+  bytes[keyAt + length] = 0;
+  bytes[keyAt + length + 1] = END_SHORT;
+  writeCounter(bytes, keyAt + length + 2, at.main);
+  writeCounter(bytes, keyAt + length + 10, at.sub);
+  writeVarint(bytes, valueAt, supersededBy);
 }
 
 // ------------------------------------------------------------------------------------------------------- rebuild

@@ -47,6 +47,9 @@ export {
   pastPrefix,
   pastPrefixEnd,
   prefixOfPastKey,
+  putLiveRow,
+  putPastRow,
+  type RowPlaces,
   SHORT_KEY_BYTES_MAX,
   subOfPastKey,
   userKeyOfPastPrefix,
@@ -57,7 +60,9 @@ export {
   encodeTombstone,
   type KeyValueFields,
   keyOfKeyValue,
+  keyValueLength,
   readKeyValue,
+  writeKeyValue,
 } from "./key-value.ts";
 export { isLongNameKey, NAME_BYTES_MAX, nameKey, nameOfRow } from "./names.ts";
 export {

@@ -2,7 +2,7 @@
  * Values of the `key` table: mvccpb.KeyValue, written in one go and read without decoding, because ranges splice them
  * into answers and only rarely look inside.
  */
-import { EMPTY_BYTES } from "../../lib/bytes.ts";
+import { copyInto, EMPTY_BYTES } from "../../lib/bytes.ts";
 import { VarintCursor, varintLength, writeVarint } from "./varint.ts";
 
 export interface KeyValueFields {
@@ -41,6 +41,13 @@ function writeInt64(into: Uint8Array, offset: number, value: bigint): number {
 
 /** Zero and empty fields are left out, as in etcd. The caller owns the result. */
 export function encodeKeyValue(fields: KeyValueFields): Buffer {
+  const into = Buffer.allocUnsafe(keyValueLength(fields));
+  writeKeyValue(into, 0, fields);
+  return into;
+}
+
+/** Bytes that {@link writeKeyValue} writes. */
+export function keyValueLength(fields: KeyValueFields): number {
   const { key, createRevision, modRevision, version, value, lease } = fields;
   let length = 0;
   if (key.length > 0) length += 1 + varintLength(key.length) + key.length;
@@ -49,12 +56,17 @@ export function encodeKeyValue(fields: KeyValueFields): Buffer {
   if (version !== 0) length += 1 + varintLength(version);
   if (value.length > 0) length += 1 + varintLength(value.length) + value.length;
   if (lease !== 0n) length += 1 + int64Length(lease);
-  const into = Buffer.allocUnsafe(length);
-  let at = 0;
+  return length;
+}
+
+/** Returns the offset behind it. */
+export function writeKeyValue(into: Uint8Array, offset: number, fields: KeyValueFields): number {
+  const { key, createRevision, modRevision, version, value, lease } = fields;
+  let at = offset;
   if (key.length > 0) {
     into[at++] = TAG_KEY;
     at = writeVarint(into, at, key.length);
-    into.set(key, at);
+    copyInto(into, at, key);
     at += key.length;
   }
   if (createRevision !== 0) {
@@ -72,14 +84,14 @@ export function encodeKeyValue(fields: KeyValueFields): Buffer {
   if (value.length > 0) {
     into[at++] = TAG_VALUE;
     at = writeVarint(into, at, value.length);
-    into.set(value, at);
+    copyInto(into, at, value);
     at += value.length;
   }
   if (lease !== 0n) {
     into[at++] = TAG_LEASE;
-    writeInt64(into, at, lease);
+    at = writeInt64(into, at, lease);
   }
-  return into;
+  return at;
 }
 
 /** What a tombstone's row holds: the key alone. */

@@ -55,11 +55,11 @@ export function revisionKey(main: number, sub: number): Buffer {
   return key;
 }
 
-/** The same into 17 bytes that the caller reuses. */
-export function writeRevisionKey(into: Uint8Array, main: number, sub: number): void {
-  writeCounter(into, 0, main);
-  into[8] = SEPARATOR;
-  writeCounter(into, 9, sub);
+/** The same into 17 bytes of the caller's. */
+export function writeRevisionKey(into: Uint8Array, main: number, sub: number, at = 0): void {
+  writeCounter(into, at, main);
+  into[at + 8] = SEPARATOR;
+  writeCounter(into, at + 9, sub);
 }
 
 /** The key of a deletion's row. */

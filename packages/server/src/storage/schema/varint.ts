@@ -2,13 +2,8 @@
 
 /** Bytes that `value` (an integer, 0 to 2^53 - 1) takes. */
 export function varintLength(value: number): number {
-  let length = 1;
-  let rest = value;
-  while (rest >= 128) {
-    rest = Math.floor(rest / 128);
-    length++;
-  }
-  return length;
+  if (value < 2 ** 28) return value < 128 ? 1 : value < 2 ** 14 ? 2 : value < 2 ** 21 ? 3 : 4;
+  return value < 2 ** 35 ? 5 : value < 2 ** 42 ? 6 : value < 2 ** 49 ? 7 : 8;
 }
 
 /** Writes `value` (an integer, 0 to 2^53 - 1) at `offset` and returns the offset behind it. */
