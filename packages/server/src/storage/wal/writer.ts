@@ -238,6 +238,8 @@ export class WalWriter implements Wal {
     if (!batch.mustSync && batch.buffer.length < UNSYNCED_BYTES_MAX) return undefined;
     this.#takenBytes += batch.buffer.length;
     this.#open = newBatch(this.#takeBuffer(), undefined);
+    // Under constant load there is no moment with nothing to do.
+    if (this.#takenBytes >= this.#segmentBytes / 2) this.#prepareNext();
     return batch;
   }
 
@@ -288,9 +290,9 @@ export class WalWriter implements Wal {
     this.#options.logger.info("created a new WAL segment", { path: target });
   }
 
-  /** The next segment's file is made ready while nothing else is to be done. */
+  /** The next segment's file is made ready before it is needed: while nothing else is to be done, or half-way. */
   #prepareNext(): void {
-    if (this.#next) return;
+    if (this.#next || this.#closing) return;
     this.#next = this.#createTemporary();
     // If it failed, it fails again when the segment is needed, and is reported then.
     this.#next.catch(() => {
