@@ -15,9 +15,10 @@ class Terminal {
   readonly #child: ChildProcess;
   #shown = "";
 
-  constructor(words: readonly string[], env: Record<string, string>) {
-    // A terminal is 80 wide; the one that script makes would say nothing of its size.
-    const command = `stty cols 80 rows 24; exec ${[path.join(ourBin, "etcdctl"), ...words].map(quoted).join(" ")}`;
+  /** @param hasSize false: a terminal of 0 rows and columns, as programs make them that only read what is said */
+  constructor(words: readonly string[], env: Record<string, string>, hasSize = true) {
+    const size = hasSize ? "rows 24 cols 80" : "rows 0 cols 0";
+    const command = `stty ${size}; exec ${[path.join(ourBin, "etcdctl"), ...words].map(quoted).join(" ")}`;
     this.#child = spawn(
       "script",
       ["--quiet", "--flush", "--return", "--echo", "never", "--command", command, "/dev/null"],
@@ -100,6 +101,20 @@ test.skipIf(!hasScript)("del of a range asks, with the count, and keeps the keys
   await yes.answer("[y/N] ", "y\r");
   expect(await yes.end()).toBe(0);
   expect(await ctl("get", "--prefix", "d/")).toBe("");
+});
+
+test.skipIf(!hasScript)("a terminal without a size gets no colour, question or advice", async () => {
+  const screen = (...words: string[]) => new Terminal([`--endpoints=${member.endpoint}`, ...words], {}, false);
+  await must("etcdctl", ["--endpoints", member.endpoint, "put", "n/1", "x"]);
+  const deletion = screen("del", "--prefix", "n/");
+  expect(await deletion.end()).toBe(0);
+  expect(deletion.shown).toBe("1\n");
+  const failure = screen("lease", "revoke", "1234");
+  expect(await failure.end()).toBe(1);
+  expect(failure.shown).toMatch(/^Error: etcdserver: requested lease not found\n$/m);
+  const dead = new Terminal(["--endpoints=127.0.0.1:1", "--command-timeout=500ms", "get", "k"], {}, false);
+  expect(await dead.end()).toBe(1);
+  expect(dead.shown).toMatch(/Error: context deadline exceeded\n$/);
 });
 
 test.skipIf(!hasScript)("txn -i says what it waits for", async () => {

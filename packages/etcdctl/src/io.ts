@@ -3,6 +3,7 @@
 
 export interface Output {
   write(piece: string | Uint8Array): void;
+  /** A terminal with a size: one that somebody sees. */
   readonly isTerminal: boolean;
 }
 

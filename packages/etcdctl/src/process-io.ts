@@ -33,10 +33,18 @@ function exactArguments(argv: readonly string[]): readonly string[] {
   }
 }
 
-function output(fd: number): Output {
+/**
+ * Whether a person looks at what we write. A pseudo-terminal without a size is held by a program that reads it for
+ * etcdctl's own words (expect scripts): it gets what a pipe gets.
+ */
+function hasScreen(fd: 1 | 2): boolean {
+  return tty.isatty(fd) && (fd === 1 ? process.stdout : process.stderr).columns > 0;
+}
+
+function output(fd: 1 | 2): Output {
   return {
     get isTerminal() {
-      return tty.isatty(fd);
+      return hasScreen(fd);
     },
     write(piece) {
       const bytes = typeof piece === "string" ? toBytes(piece) : piece;

@@ -5,7 +5,7 @@ import { silentLogger } from "../../lib/log.ts";
 import { InternalRaftRequest, Request } from "../../pb/etcdserverpb.ts";
 import { alarmName } from "./alarms.ts";
 import { confStateToJson } from "./conf-state.ts";
-import { costOfTxn, createQuota } from "./quota.ts";
+import { costOfTxn, createQuota, LAYOUT_ALLOWANCE_BYTES } from "./quota.ts";
 import { raftRequestText } from "./request-text.ts";
 import { asV2Request } from "./v2-request.ts";
 
@@ -61,12 +61,20 @@ describe("quota", () => {
     expect(costOfTxn(txn)).toBe(258);
   });
 
+  it("leaves out what an empty database takes", () => {
+    let size = LAYOUT_ALLOWANCE_BYTES;
+    const quota = createQuota({ configuredBytes: 1000, sizeBytes: () => size, logger: silentLogger });
+    expect(quota.hasRoomFor(999)).toBe(true);
+    size += 1;
+    expect(quota.hasRoomFor(999)).toBe(false);
+  });
+
   it("lets through what costs nothing, whatever the size", () => {
     let size = 0;
     const quota = createQuota({ configuredBytes: 1000, sizeBytes: () => size, logger: silentLogger });
     expect(quota.hasRoomFor(999)).toBe(true);
     expect(quota.hasRoomFor(1000)).toBe(false);
-    size = 5000;
+    size = LAYOUT_ALLOWANCE_BYTES + 5000;
     expect(quota.hasRoomFor(0)).toBe(true);
     expect(quota.hasRoomFor(1)).toBe(false);
     expect(createQuota({ configuredBytes: -1, sizeBytes: () => size, logger: silentLogger }).hasRoomFor(1)).toBe(true);
