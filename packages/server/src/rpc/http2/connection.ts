@@ -60,6 +60,7 @@ import {
   STREAM_WINDOW_BYTES,
   WINDOW_RETURN_BYTES,
 } from "./limits.ts";
+import { traceHeaders } from "./trace.ts";
 
 /** What a stream tells the room above. Called synchronously while a frame is read. */
 export interface StreamEvents {
@@ -468,6 +469,7 @@ export class ServerConnection {
   #headerBlock(streamId: number, block: Buffer, isEnd: boolean): void {
     // Decoded in any case: the table belongs to the connection.
     const headers = this.#decoder.read(block);
+    if (headers) traceHeaders?.(headers.fields);
     const known = this.#streams.get(streamId);
     if (known) {
       // Trailers of the request: gRPC clients send none, and nothing in them could matter.
