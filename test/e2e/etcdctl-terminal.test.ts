@@ -109,9 +109,9 @@ test.skipIf(!hasScript)("a terminal without a size gets no colour, question or a
   const deletion = screen("del", "--prefix", "n/");
   expect(await deletion.end()).toBe(0);
   expect(deletion.shown).toBe("1\n");
-  const failure = screen("lease", "revoke", "1234");
+  const failure = screen("member", "remove", "1234");
   expect(await failure.end()).toBe(1);
-  expect(failure.shown).toMatch(/^Error: etcdserver: requested lease not found\n$/m);
+  expect(failure.shown).toMatch(/^Error: etcdserver: member not found\n$/m);
   const dead = new Terminal(["--endpoints=127.0.0.1:1", "--command-timeout=500ms", "get", "k"], {}, false);
   expect(await dead.end()).toBe(1);
   expect(dead.shown).toMatch(/Error: context deadline exceeded\n$/);

@@ -14,7 +14,7 @@ it("a database of a few pages fills up, and compaction and defrag make room agai
   const ctl = (...args: string[]) => must("etcdctl", ["--endpoints", member.endpoint, ...args]);
   await ctl("put", "small", "s".repeat(64));
 
-  const client = connect({ endpoints: [member.endpoint] });
+  const client = await connect({ endpoints: [member.endpoint] });
   try {
     let written = 0;
     const fill = async () => {
@@ -23,10 +23,10 @@ it("a database of a few pages fills up, and compaction and defrag make room agai
     await expect(fill()).rejects.toThrow("etcdserver: mvcc: database space exceeded");
     expect(written).toBeGreaterThan(0);
   } finally {
-    await client.close();
+    client.close();
   }
   expect(await ctl("alarm", "list")).toMatch(/^memberID:\d+ alarm:NOSPACE \n$/);
-  expect(await httpGet(`http://${member.endpoint}/health`)).toBe('{"health":"false","reason":"ALARM NOSPACE"}');
+  expect(await httpGet(`http://${member.endpoint}/health`)).toBe('{"health":"false","reason":"ALARM NOSPACE"}\n');
   const refused = await run("etcdctl", ["--endpoints", member.endpoint, "put", "small", "again"]);
   expect(refused.stderr).toContain("etcdserver: mvcc: database space exceeded");
 
