@@ -1,4 +1,4 @@
-/** What Go's HTTP/2 prints under `GODEBUG=http2debug=2`: each header field that comes in. For debugging clients. */
+/** What Go's HTTP/2 prints under `GODEBUG=http2debug=2`: each header field that comes in, here without the time. For debugging clients. */
 import type { HeaderList } from "./hpack.ts";
 
 const isOn = /(?:^|,)http2debug=2(?:,|$)/.test(process.env["GODEBUG"] ?? "");
@@ -7,14 +7,10 @@ const isOn = /(?:^|,)http2debug=2(?:,|$)/.test(process.env["GODEBUG"] ?? "");
 export const traceHeaders: ((headers: HeaderList) => void) | undefined = isOn ? print : undefined;
 
 function print(headers: HeaderList): void {
-  const now = new Date();
-  const pad = (n: number) => String(n).padStart(2, "0");
-  const date = `${now.getFullYear()}/${pad(now.getMonth() + 1)}/${pad(now.getDate())}`;
-  const time = `${pad(now.getHours())}:${pad(now.getMinutes())}:${pad(now.getSeconds())}`;
   let text = "";
   for (let i = 0; i < headers.length; i += 2) {
     const [name, value] = [JSON.stringify(headers[i]), JSON.stringify(headers[i + 1])];
-    text += `${date} ${time} http2: decoded hpack field header field ${name} = ${value}\n`;
+    text += `http2: decoded hpack field header field ${name} = ${value}\n`;
   }
   process.stderr.write(text);
 }
