@@ -201,7 +201,12 @@ async function runChild({ words, env, signal, hasInput }: Child): Promise<ChildE
 
 function catchSignals(): AbortSignal {
   const controller = new AbortController();
-  for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, () => controller.abort(name));
+  for (const name of ["SIGINT", "SIGTERM"] as const) {
+    // The launcher has caught them so far. Ours comes first: without any, a signal would end the process meanwhile.
+    const earlier = process.listeners(name);
+    process.once(name, () => controller.abort(name));
+    for (const listener of earlier) process.off(name, listener);
+  }
   return controller.signal;
 }
 
