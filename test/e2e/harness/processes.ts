@@ -28,7 +28,10 @@ export const WAIT_LIMIT_MS = 120_000;
 
 export function temporaryFolder(name: string): { path: string; [Symbol.dispose](): void } {
   const folder = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), `etcd-ts-${name}-`)));
-  return { path: folder, [Symbol.dispose]: () => fs.rmSync(folder, { recursive: true, force: true }) };
+  return {
+    path: folder,
+    [Symbol.dispose]: () => fs.rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 }),
+  };
 }
 
 /** A port that was free a moment ago. Bound and closed again, so it is ours unless another process is unlucky too. */

@@ -37,6 +37,7 @@ function fakeServer({ isLeaderless = false, isLearner = false, alarms = [], read
       leadTransferee: 0n,
     }),
     clusterVersion: () => "3.5.0",
+    authRevision: () => 1,
     alarms: () => alarms.map((alarm) => ({ memberId: 1n, alarm })),
     linearizableReadNotify: async () => {
       if (readError) throw new Error(readError);
