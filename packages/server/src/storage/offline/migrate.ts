@@ -26,6 +26,7 @@ import { type DataDirPaths, dataDirPaths } from "../data-dir.ts";
 import { lockDataDir } from "../lock.ts";
 import { readWal, validSnapshots } from "../wal/index.ts";
 import { convert } from "./convert.ts";
+import { metaKeys } from "./database-file.ts";
 import { OfflineError } from "./errors.ts";
 import { type Job, type JobOptions, jobOf, keepModeAndOwner, requireSpace } from "./job.ts";
 import { type BackendKind, backendKind, removeWorkFiles } from "./member-dir.ts";
@@ -272,6 +273,8 @@ export async function migrateEngine(options: MigrateEngineOptions): Promise<Engi
     const identity = await identityOf(paths);
     const [old, fresh] = [fileOf(to === "lmdb" ? "bbolt" : "lmdb"), fileOf(to)];
     const common = { path: fresh, to, ...identity };
+    if (from === to) refuseNewer(fresh, from, old);
+    else refuseNewer(old, from, fresh);
     if (from === to) {
       const beforeBytes = fs.statSync(fresh).size;
       const same = { ...common, from, isChanged: false, beforeBytes, afterBytes: beforeBytes };
@@ -303,6 +306,36 @@ const hexIdentity = ({ clusterId, memberId }: { readonly clusterId: bigint; read
   "cluster-id": hexId(clusterId),
   "member-id": hexId(memberId),
 });
+
+/**
+ * Both files are there, and the one that is not in force is ahead: another program went on with it. To write over it, or
+ * to go on with the other one, would lose what that program acknowledged.
+ */
+function refuseNewer(inForce: string, kind: BackendKind, beside: string): void {
+  if (!fs.existsSync(beside)) return;
+  const besideIndex = indexOf(beside, kind === "lmdb" ? "bbolt" : "lmdb");
+  if (besideIndex === undefined) return;
+  const index = indexOf(inForce, kind);
+  if (index === undefined || besideIndex <= index) return;
+  throw new OfflineError(
+    `${beside} is at index ${besideIndex}, ahead of ${inForce} at ${index}: move the one away that is not to be kept`,
+  );
+}
+
+/** Undefined: it cannot be read. */
+function indexOf(file: string, kind: BackendKind): bigint | undefined {
+  try {
+    const store = openStore(file, kind);
+    try {
+      const stored = store.get("meta", metaKeys.consistentIndex);
+      return stored?.length === 8 ? stored.readBigUInt64BE(0) : undefined;
+    } finally {
+      store.close();
+    }
+  } catch {
+    return undefined;
+  }
+}
 
 /** Who the member is, by its log: a directory whose log cannot be read is not migrated. */
 async function identityOf(paths: DataDirPaths): Promise<{ readonly clusterId: bigint; readonly memberId: bigint }> {

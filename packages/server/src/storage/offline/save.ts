@@ -37,6 +37,9 @@ export async function saveSnapshot(options: SaveOptions): Promise<Saved> {
   if (fs.existsSync(snapshotPath) && !fs.statSync(snapshotPath).isFile()) {
     throw new OfflineError(`${snapshotPath} is no file`);
   }
+  if (isWithin(paths.memberDir, snapshotPath)) {
+    throw new OfflineError(`${snapshotPath} is among the files of the member itself`);
+  }
   const lock = await lockDataDir(paths);
   try {
     const store = openStore(source, kind);
@@ -67,6 +70,18 @@ export async function saveSnapshot(options: SaveOptions): Promise<Saved> {
   } finally {
     await lock.release();
   }
+}
+
+/** Whether a file that may not be there yet is, or would be, in a directory; a folder that is not there is none of it. */
+function isWithin(dir: string, file: string): boolean {
+  let folder: string;
+  try {
+    folder = fs.realpathSync(path.dirname(path.resolve(file)));
+  } catch {
+    return false;
+  }
+  const relative = path.relative(fs.realpathSync(dir), folder);
+  return relative === "" || !(relative.startsWith("..") || path.isAbsolute(relative));
 }
 
 async function appendHash(file: string, sizeBytes: number, job: ReturnType<typeof jobOf>): Promise<void> {

@@ -49,6 +49,8 @@ export function openStore(path: string, kind: BackendKind): Store {
   try {
     return kind === "bbolt" ? new BoltStore(path) : new LmdbStore(path);
   } catch (error) {
+    // What is wrong with a bbolt file is said in bbolt's words; of ours, the file is named.
+    if (error instanceof LmdbFileError && !error.message.includes(path)) throw damageAsError(path, error);
     throw new OfflineError(offlineErrorText(error, { path }), { cause: error });
   }
 }
