@@ -2,6 +2,7 @@
  * Checksums of rows. LMDB has none, so a bit that a disk turns would be served as data. The rows of etcd's own buckets
  * therefore carry the CRC-32C of key and value, four bytes little endian, behind the value. Rows of the index tables
  * carry none: they follow from `key`, and `etcdutl verify` compares them with it.
+ * Reads that serve requests do not look at them; exports, `etcdutl verify` and what else copies rows do.
  *
  * A file that has such rows says so by a database named {@link SUMS_MARK}; one that was made before there were
  * checksums has none, and none are added until it is rewritten by a defragmentation or a migration.

@@ -29,7 +29,7 @@ async function exportRows(
     try {
       const file = await systemFiles.open(temporaryPath, "create");
       try {
-        const rows = bucketRowsOf(new PinnedReader(environment, transaction));
+        const rows = bucketRowsOf(new PinnedReader(environment, transaction, { checksSums: true }));
         const sizeBytes = await writeBolt(rows, file, { signal, unsyncedBytesMax: UNSYNCED_BYTES_MAX });
         return { kind: "exported", sizeBytes };
       } finally {

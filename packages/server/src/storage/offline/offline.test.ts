@@ -550,14 +550,26 @@ describe("migrateEngine()", () => {
     WALK_LIMIT_MS,
   );
 
-  it("keeps an older database that is not what the present one was made of", async () => {
+  it("touches nothing while a newer database of the other kind lies beside", async () => {
     const folder = temporaryFolder();
     const dataDir = await writeMember(folder, "lmdb");
     const { boltFile } = dataDirPaths(dataDir);
     fs.copyFileSync(path.join(folder, "s.db"), boltFile);
-    const same = await migrateEngine({ dataDir, walDir: "", logger, to: "lmdb" });
-    expect(same.isChanged).toBe(false);
-    expect(fs.existsSync(boltFile)).toBe(true);
+    const bytes = fs.readFileSync(boltFile);
+    // That one was written by a later program: neither way is anything lost.
+    for (const to of ["lmdb", "bbolt"] as const) {
+      await expect(migrateEngine({ dataDir, walDir: "", logger, to })).rejects.toThrow(/is at index 99, ahead of/);
+    }
+    expect(fs.readFileSync(boltFile).equals(bytes)).toBe(true);
+    expect(namesIn(path.dirname(boltFile))).toEqual(["db", "db.lmdb"]);
+  });
+
+  it("save refuses a target among the member's own files", async () => {
+    const dataDir = await writeMember(temporaryFolder(), "lmdb");
+    const { backendFile } = dataDirPaths(dataDir);
+    const bytes = fs.readFileSync(backendFile);
+    await expect(saveSnapshot({ dataDir, snapshotPath: backendFile, logger })).rejects.toThrow(/files of the member/);
+    expect(fs.readFileSync(backendFile).equals(bytes)).toBe(true);
   });
 
   it("refuses a damaged database, and leaves it as it is", async () => {
