@@ -20,12 +20,16 @@ import {
 type Transcript = Record<string, string>;
 
 function normalized(text: string): string {
-  return text
-    .split("\n")
-    .filter((line) => line !== "" && !line.startsWith("{"))
-    .join("\n")
-    .replace(/\b[0-9a-f]{13,16}\b/g, "ID")
-    .replace(/127\.0\.0\.1:\d+/g, "ADDRESS");
+  return (
+    text
+      .split("\n")
+      .filter((line) => line !== "" && !line.startsWith("{"))
+      .join("\n")
+      // IDs are padded to 16 digits.
+      .replace(/ +(?=[0-9a-f]{13,16}\b)/g, " ")
+      .replace(/\b[0-9a-f]{13,16}\b/g, "ID")
+      .replace(/127\.0\.0\.1:\d+/g, "ADDRESS")
+  );
 }
 
 /** The last words of a server that would not start: the error that its log gives as the reason. */

@@ -53,7 +53,9 @@ async function agree(members: readonly Member[]): Promise<void> {
 }
 
 describe("members with certificates", () => {
-  it("form a cluster, keep out a stranger, and read their certificates anew for each connection", async () => {
+  it("form a cluster, keep out a stranger, and read their certificates anew for each connection", {
+    retry: 2,
+  }, async () => {
     using folder = temporaryFolder("peer-tls");
     const authority = await Authority.create(folder.path);
     const all = await places(folder.path, [ourBin, ourBin, ourBin]);
