@@ -37,6 +37,13 @@ export const COUNT_SLICE_KEYS = 4000;
 /** Listings in slices that run at a time; others wait. Ours. */
 export const LISTS_MAX = 4;
 
+/**
+ * Milliseconds for which an answer that is read as it is sent keeps its snapshot open, and how many do so at a time. Beyond
+ * either it reads the store at its revision, which a compaction may remove. Ours.
+ */
+export const LONG_RANGE_HELD_MS = 60_000;
+export const LONG_RANGES_HELD_MAX = 64;
+
 /** Live keys that a range at an old revision takes at a time. Ours. */
 export const OLD_RANGE_CHUNK_KEYS = 1000;
 
