@@ -174,6 +174,7 @@ export class MvccStore implements RangeView {
     const backend = this.#backend;
     if (!isIndexUsable(backend)) await rebuildIndex(backend, this.#logger);
     this.#readHead(backend, isStart);
+    this.#logger.info("kvstore restored", { "current-rev": this.#currentRevision });
     this.#counts.start(backend, this.#jobs.signal);
     this.#counts.stopped().catch(this.#onFatal);
   }
