@@ -3,12 +3,13 @@
  * moment, because they read a pinned snapshot; so do the parts of an answer that is too large to be held and is read again
  * while it is sent, for as long as its snapshot may stay open.
  */
-import type { RangeRequest } from "@etcd-ts/client/wire";
+import { EtcdError, type RangeRequest } from "@etcd-ts/client/wire";
 import { copyBytes } from "../lib/bytes.ts";
 import type { Clock } from "../lib/clock.ts";
 import { type BackendSnapshot, keyOfKeyValue } from "../storage/index.ts";
 import { type KeyRange, keyAfter, keyRange } from "./key-range.ts";
-import { ANSWER_PART_KEYS, OLD_RANGE_CHUNK_KEYS } from "./limits.ts";
+import { ANSWER_PART_BYTES, ANSWER_PART_KEYS, LIST_SLICE_KEYS, OLD_RANGE_CHUNK_KEYS } from "./limits.ts";
+import { listAt, type ListSource } from "./listing.ts";
 import { isPlainList, type ListProgress, listLive, type RangeView, runPart } from "./range.ts";
 import { EncodedKeyValues, EncodedPart, type PartSink } from "./range-body.ts";
 
@@ -40,14 +41,29 @@ class Slice implements PartSink {
   }
 }
 
-/** Adds pairs of `range`, the rest of what `request` asks for (see isInStoreOrder), up to some bound. */
+/**
+ * Adds pairs of `range`, the rest of what `request` asks for (see isInStoreOrder), up to some bound: never more than
+ * `leftMax`, which is what its limit leaves. `blocks`, where the store can give them, are for a list of whole pairs at the
+ * view's newest revision: what is kept there counts for nothing against the bounds.
+ */
 export function addSlice(
   view: RangeView,
+  blocks: ListSource | undefined,
   request: RangeRequest,
   range: KeyRange,
-  bounds: { readonly keysMax: number; readonly bytesMax: number },
+  bounds: { readonly keysMax: number; readonly bytesMax: number; readonly leftMax: number },
   answer: EncodedKeyValues,
 ): ListProgress {
+  if (blocks && isPlainList(request)) {
+    const { keysMax, bytesMax, leftMax } = bounds;
+    const addedBytesMax = Number.POSITIVE_INFINITY;
+    return listAt(
+      blocks,
+      range,
+      { keysMax: leftMax, readKeysMax: keysMax, readBytesMax: bytesMax, addedBytesMax },
+      answer,
+    );
+  }
   if (isPlainList(request)) return listLive(view.reader, range, bounds, answer);
   const slice = new Slice(answer, bounds.bytesMax);
   const { more } = runPart(view, { ...request, key: range.start, limit: bounds.keysMax }, slice);
@@ -112,13 +128,32 @@ export class HeldSnapshot {
  */
 export function* inParts(
   view: () => RangeView,
+  blocks: () => ListSource | undefined,
   request: RangeRequest,
   revision: number,
   result: { readonly more: boolean; readonly count: number },
 ): Generator<readonly Uint8Array[]> {
-  let { start } = keyRange(request.key, request.rangeEnd);
+  const range = keyRange(request.key, request.rangeEnd);
+  let { start } = range;
   let left = request.limit > 0 ? request.limit : Number.POSITIVE_INFINITY;
   for (;;) {
+    const source = isPlainList(request) ? blocks() : undefined;
+    if (source) {
+      if (!source.snapshot && source.revision < view().compactRevision) throw new EtcdError("Compacted");
+      const body = new EncodedKeyValues();
+      const bounds = {
+        keysMax: left,
+        readKeysMax: LIST_SLICE_KEYS,
+        readBytesMax: ANSWER_PART_BYTES,
+        addedBytesMax: ANSWER_PART_BYTES,
+      };
+      const { keys, next } = listAt(source, { ...range, start }, bounds, body);
+      if (keys > 0) yield body.finish();
+      left -= keys;
+      if (!next || left <= 0) break;
+      start = next;
+      continue;
+    }
     const part = new EncodedPart();
     const limit = Math.min(ANSWER_PART_KEYS, left);
     const { more } = runPart(view(), { ...request, key: start, revision, limit }, part);

@@ -22,7 +22,7 @@ import type {
 import { EtcdError, type KeyValue } from "@etcd-ts/client/wire";
 import { assert } from "../lib/assert.ts";
 import { copyBytes } from "../lib/bytes.ts";
-import type { Clock } from "../lib/clock.ts";
+import type { Clock, Timer } from "../lib/clock.ts";
 import { goDuration, humanBytes } from "../lib/go-format.ts";
 import { exponentialBounds, Histogram } from "../lib/metrics.ts";
 import type { Logger } from "../lib/log.ts";
@@ -45,7 +45,7 @@ import { removeCompacted } from "./compaction.ts";
 import { COUNT_BLOCK_KEYS, Counts } from "./counts.ts";
 import { hashAll, hashKeyTable } from "./hash.ts";
 import { countLive } from "./key-index.ts";
-import { type KeyRange, keyRange } from "./key-range.ts";
+import { isEmptyRange, type KeyRange, keyRange } from "./key-range.ts";
 import {
   ANSWER_BYTES_MAX,
   COMPACTION_BATCH_ROWS,
@@ -53,17 +53,22 @@ import {
   COUNT_SLICE_KEYS,
   LIMITED_LIST_KEYS_MAX,
   LIST_AT_ONCE_KEYS,
+  LIST_ATTEMPTS_MAX,
   LIST_SLICE_BYTES,
   LIST_SLICE_KEYS,
   LISTS_MAX,
   LONG_RANGE_HELD_MS,
   LONG_RANGES_HELD_MAX,
   OUTBOX_RESPONSES_MAX,
+  PAIR_CACHE_BYTES_MAX,
+  PAIR_CACHE_IDLE_MS,
 } from "./limits.ts";
+import { listAt, type ListSource } from "./listing.ts";
 import { addSlice, HeldSnapshot, inParts, sliceKeysMax } from "./long-range.ts";
 import {
   countOn,
   isInStoreOrder,
+  isPlainList,
   type ListProgress,
   loadLive,
   type RangeResult,
@@ -73,6 +78,7 @@ import {
   runRange,
 } from "./range.ts";
 import { DecodedKeyValues, EncodedKeyValues } from "./range-body.ts";
+import { PairCache } from "./pair-cache.ts";
 import { isIndexUsable, rebuildIndex } from "./rebuild.ts";
 import { checkPath, choosePath, runPath, runReadOnlyPath } from "./txn.ts";
 import type {
@@ -113,7 +119,11 @@ export class MvccStore implements RangeView {
   readonly #limits: MvccLimits;
   readonly #onFatal: (error: unknown) => void;
   #backend: Backend;
+  readonly #pairs = new PairCache(PAIR_CACHE_BYTES_MAX);
   #counts: Counts;
+  /** Listings under way that rely on changes being noted, and the timer that ends the noting when nobody does. */
+  #trackers = 0;
+  #sweep: Timer | undefined;
   /**
    * Main revision of the last finished write transaction; 1 in an empty store, so the first write is 2.
    * Invariant: with no write open, each revision in the key table is <= this, and compactRevision <= this.
@@ -155,9 +165,10 @@ export class MvccStore implements RangeView {
       outboxResponsesMax: OUTBOX_RESPONSES_MAX,
       longRangeHeldMs: LONG_RANGE_HELD_MS,
       countBlockKeys: COUNT_BLOCK_KEYS,
+      listSliceKeys: LIST_SLICE_KEYS,
       ...options.limits,
     };
-    this.#counts = new Counts({ blockKeys: this.#limits.countBlockKeys });
+    this.#counts = new Counts({ blockKeys: this.#limits.countBlockKeys }, this.#pairs);
     this.watch = new WatchHub({
       source: {
         reader: () => this.#backend,
@@ -212,6 +223,7 @@ export class MvccStore implements RangeView {
     await this.#stopJobs();
     // Blocks that nobody keeps up any more would count wrong; these let ranges be walked.
     this.#counts = new Counts();
+    this.#pairs.clear();
   }
 
   /**
@@ -223,7 +235,7 @@ export class MvccStore implements RangeView {
     if (!this.#jobs.signal.aborted) await this.pause();
     this.#jobs = new AbortController();
     this.#backend = backend;
-    this.#counts = new Counts({ blockKeys: this.#limits.countBlockKeys });
+    this.#counts = new Counts({ blockKeys: this.#limits.countBlockKeys }, this.#pairs);
     this.#compactionHashes = [];
     await this.#load(false);
     this.watch.restart(toldRevision);
@@ -232,6 +244,7 @@ export class MvccStore implements RangeView {
   async close(): Promise<void> {
     this.watch.close();
     for (const held of this.#held) held.release();
+    this.#sweep?.cancel();
     await this.#stopJobs();
   }
 
@@ -306,7 +319,10 @@ export class MvccStore implements RangeView {
       ? { keysMax: limit, bytesMax: ANSWER_BYTES_MAX }
       : { keysMax: Math.min(limit, LIST_AT_ONCE_KEYS), bytesMax: LIST_SLICE_BYTES };
     const sink = new EncodedKeyValues();
-    const { keys, next } = addSlice(this, request, range, bounds, sink);
+    if (this.#mayUseBlocks(request) && limit >= this.#limits.countBlockKeys / 2 && this.#track()) {
+      return this.#listBlocks(range, limit, bounds, sink);
+    }
+    const { keys, next } = addSlice(this, undefined, request, range, { ...bounds, leftMax: limit }, sink);
     if (next && keys < limit) return undefined;
     let count = keys;
     if (next && atRevision === undefined) count = this.countLive(range);
@@ -320,6 +336,108 @@ export class MvccStore implements RangeView {
     return { pieces: sink.finish(result), ...result };
   }
 
+  /** Whether a request's pairs are those of blocks: whole, and as they are now. */
+  #mayUseBlocks(request: RangeRequest): boolean {
+    return isPlainList(request) && !isEmptyRange(keyRange(request.key, request.rangeEnd));
+  }
+
+  /** Has changes noted for listings from here on; false while that cannot be. */
+  #track(): boolean {
+    if (!this.#counts.track(this.#currentRevision)) return false;
+    this.#sweep ??= this.#clock.after(PAIR_CACHE_IDLE_MS, () => this.#sweepPairs(), { unref: true });
+    return true;
+  }
+
+  #sweepPairs(): void {
+    this.#sweep = undefined;
+    this.#pairs.sweep(this.#clock.monotonicMs(), PAIR_CACHE_IDLE_MS);
+    if (this.#pairs.isEmpty && this.#trackers === 0) this.#counts.untrack();
+    else this.#sweep = this.#clock.after(PAIR_CACHE_IDLE_MS, () => this.#sweepPairs(), { unref: true });
+  }
+
+  #blocksAt(revision: number, snapshot?: BackendReader): ListSource | undefined {
+    if (!this.#counts.isTracking) return undefined;
+    return {
+      reader: this.#backend,
+      snapshot,
+      counts: this.#counts,
+      revision,
+      nowMs: this.#clock.monotonicMs(),
+    };
+  }
+
+  /** {@link rangeEncodedAtOnce} by blocks. */
+  #listBlocks(
+    range: KeyRange,
+    limit: number,
+    bounds: { readonly keysMax: number; readonly bytesMax: number },
+    sink: EncodedKeyValues,
+  ): EncodedRange | undefined {
+    const source = this.#blocksAt(this.#currentRevision);
+    assert(source, "a listing by blocks without tracking");
+    const { keys, next } = listAt(
+      source,
+      range,
+      {
+        keysMax: limit,
+        // Of the blocks at both ends more may be read than is wanted.
+        readKeysMax: bounds.keysMax + 2 * this.#limits.countBlockKeys,
+        readBytesMax: bounds.bytesMax,
+        addedBytesMax: ANSWER_BYTES_MAX,
+      },
+      sink,
+    );
+    if (next && keys < limit) return undefined;
+    this.#stats.ranges++;
+    const count = next ? this.countLive(range) : keys;
+    const result = { more: count > keys, count };
+    return { pieces: sink.finish(result), ...result };
+  }
+
+  /**
+   * A list of whole pairs as they are now, in slices and without a snapshot. `undefined` when that cannot be: its bytes are
+   * too many to be held, or a compaction or a new state was quicker each time.
+   */
+  async #listHeld(
+    request: RangeRequest,
+    signal: AbortSignal | undefined,
+  ): Promise<(EncodedRange & { revision: number }) | undefined> {
+    const range = keyRange(request.key, request.rangeEnd);
+    const limit = request.limit > 0 ? request.limit : Number.POSITIVE_INFINITY;
+    for (let attempt = 0; attempt < LIST_ATTEMPTS_MAX; attempt++) {
+      if (!this.#track()) return undefined;
+      const revision = this.#currentRevision;
+      const counts = this.#counts;
+      const count = this.countLive(range);
+      const sink = new EncodedKeyValues(ANSWER_BYTES_MAX);
+      let keys = 0;
+      let next: Uint8Array | undefined = range.start;
+      while (next && keys < limit) {
+        if (counts !== this.#counts || this.#compactRevision > revision) break;
+        const source = this.#blocksAt(revision);
+        if (!source) return undefined;
+        const bounds = {
+          keysMax: limit - keys,
+          readKeysMax: this.#limits.listSliceKeys,
+          readBytesMax: LIST_SLICE_BYTES,
+          addedBytesMax: ANSWER_BYTES_MAX,
+        };
+        const part: ListProgress = listAt(source, { ...range, start: next }, bounds, sink);
+        keys += part.keys;
+        next = part.next;
+        if (sink.isTooLarge) return undefined;
+        await yieldToEventLoop();
+        signal?.throwIfAborted();
+      }
+      if (next && keys < limit) continue;
+      assert(keys === Math.min(count, limit), "a listing found other keys than were counted when it began");
+      this.#stats.ranges++;
+      const result = { more: count > keys, count };
+      return { pieces: sink.finish(result), ...result, revision };
+    }
+    return undefined;
+  }
+
   /**
    * A listing (see {@link isInStoreOrder}) in slices between which others work, all of it as the store was at one moment,
    * not before the call; `revision` is the newest of that moment. Throws Compacted or FutureRevision; rejects with the
@@ -329,7 +447,10 @@ export class MvccStore implements RangeView {
     assert(isInStoreOrder(request), "a list of what is not in the order of the store");
     await this.#lists.enter(signal);
     let snapshot: BackendSnapshot | undefined;
+    this.#trackers++;
     try {
+      const held = this.#mayUseBlocks(request) ? await this.#listHeld(request, signal) : undefined;
+      if (held) return held;
       const pinned = await this.#backend.openSnapshot();
       snapshot = pinned;
       // Rows and revision come from the same snapshot, so writes that go on meanwhile cannot part them.
@@ -343,6 +464,7 @@ export class MvccStore implements RangeView {
       const atRevision = revisionToRead(view, request.revision);
       this.#stats.ranges++;
       const whole = keyRange(request.key, request.rangeEnd);
+      const isByBlocks = this.#mayUseBlocks(request);
       const limit = request.limit > 0 ? request.limit : Number.POSITIVE_INFINITY;
       // Beyond what may be held it is only measured, and read again as it is sent.
       const sink = new EncodedKeyValues(ANSWER_BYTES_MAX);
@@ -351,11 +473,18 @@ export class MvccStore implements RangeView {
       let next: Uint8Array | undefined = whole.start;
       while (next) {
         const rest: KeyRange = { ...whole, start: next };
-        const keysMax = Math.min(limit - keys, sliceKeysMax(request, LIST_SLICE_KEYS));
+        const keysMax = Math.min(limit - keys, sliceKeysMax(request, this.#limits.listSliceKeys));
         // Behind the limit only the number of keys is asked for, and it has to be the number of that moment.
         const part: ListProgress =
           keysMax > 0
-            ? addSlice(view, request, rest, { keysMax, bytesMax: LIST_SLICE_BYTES }, sink)
+            ? addSlice(
+                view,
+                isByBlocks ? this.#blocksAt(revision, pinned) : undefined,
+                request,
+                rest,
+                { keysMax, bytesMax: LIST_SLICE_BYTES, leftMax: limit - keys },
+                sink,
+              )
             : countOn(pinned, rest, COUNT_SLICE_KEYS, atRevision);
         if (keysMax > 0) keys += part.keys;
         count += part.keys;
@@ -370,6 +499,7 @@ export class MvccStore implements RangeView {
       return { pieces: [], ...result, rest: { byteLength: sink.byteLength(result), pieces }, revision };
     } finally {
       snapshot?.close();
+      this.#trackers--;
       this.#lists.leave();
     }
   }
@@ -391,9 +521,11 @@ export class MvccStore implements RangeView {
     });
     this.#held.add(held);
     const source = (): RangeView => (held.reader ? view : this);
+    const mayUseBlocks = this.#mayUseBlocks(request);
+    const blocks = (): ListSource | undefined => (mayUseBlocks ? this.#blocksAt(revision, held.reader) : undefined);
     return function* () {
       try {
-        yield* inParts(source, request, revision, result);
+        yield* inParts(source, blocks, request, revision, result);
       } finally {
         held.release();
       }

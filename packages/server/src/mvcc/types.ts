@@ -30,6 +30,8 @@ export interface MvccLimits {
   readonly longRangeHeldMs: number;
   /** Keys of a counted block when it is made. */
   readonly countBlockKeys: number;
+  /** Pairs that a slice of a listing reads. */
+  readonly listSliceKeys: number;
 }
 
 /** A large answer, measured but not made yet. All of it is of the revision at which it was measured. */
