@@ -51,10 +51,10 @@ import {
   exportBoltInWorker,
   importBolt,
   importBoltInWorker,
+  indexOfDatabase,
   lockDataDir,
   openBackend,
   prepareDataDir,
-  readConsistentIndex,
   type SnapStore,
   systemFiles,
   walExists,
@@ -87,19 +87,9 @@ export interface RunningMember extends RunningEtcd {
   readonly peerHandler: HttpTransport["handler"];
 }
 
-const RECOMMENDED_REQUEST_BYTES_MAX = 10 * 1024 * 1024;
-
 /** A member without ports: what tests and embedders with a transport of their own start. */
 export async function startMember(config: ServerConfig, deps: BootDeps): Promise<RunningMember> {
   const { logger, clock, random } = deps;
-  if (config.maxRequestBytes > RECOMMENDED_REQUEST_BYTES_MAX) {
-    logger.warn("exceeded recommended request limit", {
-      "max-request-bytes": config.maxRequestBytes,
-      "max-request-size": humanBytes(config.maxRequestBytes),
-      "recommended-request-bytes": RECOMMENDED_REQUEST_BYTES_MAX,
-      "recommended-request-size": humanBytes(RECOMMENDED_REQUEST_BYTES_MAX),
-    });
-  }
   const isInline = deps.backendCommits === "inline";
   const metrics = new MemberMetrics();
   const dialTimeoutMs = 1000 + electionTimeoutMs(config);
@@ -151,8 +141,9 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       walOptions: { clock, logger, unsafeNoFsync: config.unsafeNoFsync, observer: metrics.wal },
       snapObserver: metrics.snap,
       adoptDatabase: async (snaps, snapshotIndex) => {
+        await refuseIfOvertaken(paths, snaps, snapshotIndex);
         await backend.replaceWith(await importDatabase(snaps, snapshotIndex, isInline));
-        await snaps.releaseDatabases(snapshotIndex + 1, { isOrphaned: true });
+        await snaps.releaseDatabases(snapshotIndex + 1);
       },
       remote: {
         members: (urls, { isQuiet }) =>
@@ -229,7 +220,6 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
         reportUnreachable: (id) => server.reportUnreachable(id),
         reportSnapshot: (id, ok) => server.reportSnapshot(id, ok),
         isRemoved: (id) => server.isRemoved(id),
-        heartbeatSent: (id) => server.heartbeatSent(id),
       },
       clock,
       logger,
@@ -278,18 +268,10 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
         installSnapshot: async ({ data, metadata }) => {
           const incoming = await importDatabase(booted.snaps, metadata.index, isInline);
           await store.pause();
-          logger.info("closing old backend file");
           await backend.replaceWith(incoming);
-          logger.info("closed old backend file");
-          logger.info("restoring mvcc store");
           await store.reload(backend);
-          logger.info("restored mvcc store", { "consistent-index": readConsistentIndex(backend).index });
-          logger.info("restoring lease store");
           lessor.reload(backend);
-          logger.info("restored lease store");
-          logger.info("restoring cluster configuration");
           cluster.recover(data, backend);
-          logger.info("restored cluster configuration");
           await booted.snaps.releaseDatabases(metadata.index + 1);
         },
         observer: metrics.server,
@@ -344,14 +326,6 @@ export async function startEtcd(given: Config, deps: BootDeps): Promise<RunningE
     const { server } = member;
     ports.addFamilies(() => member.metrics.families());
     try {
-      logger.info("now serving peer/client/metrics", {
-        "local-member-id": hexId(server.member.id),
-        "initial-advertise-peer-urls": config.advertisePeerUrls,
-        "listen-peer-urls": config.listenPeerUrls,
-        "advertise-client-urls": config.advertiseClientUrls,
-        "listen-client-urls": config.listenClientUrls,
-        "listen-metrics-urls": config.listenMetricsUrls,
-      });
       await ports.servePeers(server, member.peerHandler);
       await server.ready;
       await ports.serveClients(server);
@@ -488,6 +462,21 @@ async function describe(config: Config): Promise<Record<string, unknown>> {
     "discovery-proxy": "",
     "downgrade-check-interval": goDuration(config.downgradeCheckIntervalMs),
   };
+}
+
+/**
+ * A real etcd went on with the directory while our database lay beside, and its snapshot let the log before it go: what
+ * was acknowledged then is in its database alone. Which of the two is to be kept is not for us to say.
+ */
+async function refuseIfOvertaken(paths: DataDirPaths, snaps: SnapStore, snapshotIndex: number): Promise<void> {
+  const { boltFile, backendFile } = paths;
+  if ((await systemFiles.exists(snaps.databasePath(snapshotIndex))) || !(await systemFiles.exists(boltFile))) return;
+  const index = indexOfDatabase(boltFile, "bbolt");
+  if (index === undefined || index < snapshotIndex) return;
+  throw new Error(
+    `${boltFile} is at index ${index} and ${backendFile} before ${snapshotIndex}: another etcd went on with the one; ` +
+      "move the other one away",
+  );
 }
 
 /** The data dir of a real etcd that was stopped: its database is taken over once, and left as it is. */

@@ -203,7 +203,7 @@ export class Member implements AsyncDisposable {
   async ready(): Promise<void> {
     await until(`server on ${this.endpoint} is healthy`, async () => {
       if (!this.isRunning) return true;
-      return (await httpGet(`${this.clientUrl}/health`)).includes('"health":"true"');
+      return (await httpGet(`${this.clientUrl}/health?exclude=NOSPACE`)).includes('"health":"true"');
     });
     if (!this.isRunning) throw new Error(`the server ended early:\n${this.#log.slice(-3000)}`);
   }

@@ -4,7 +4,7 @@
  */
 import fs from "node:fs";
 import { utf8Bytes, utf8Text } from "../../lib/bytes.ts";
-import { crc32c } from "../../lib/crc32c.ts";
+import { crc32c, crc32cCombine } from "../../lib/crc32c.ts";
 import { compareRanges, PageFile } from "../page-file.ts";
 import { RowCursor } from "../rows.ts";
 import {
@@ -27,9 +27,20 @@ interface Branch {
   readonly number: number;
   readonly count: number;
   next: number;
+  /** Where its part of the walk ends: `count`, but in the root when only a part of its children is wanted. */
+  readonly end: number;
   /** Where the keys of the whole branch end: the key behind it in its parent. */
-  readonly high: Buffer | undefined;
+  readonly high: Bound;
 }
+
+/** A key that bounds others, where it lies in a branch page; `page` undefined: there is no bound. */
+interface Bound {
+  readonly page: Buffer | undefined;
+  readonly at: number;
+  readonly end: number;
+}
+
+const UNBOUNDED: Bound = { page: undefined, at: 0, end: 0 };
 
 export class BoltPages {
   readonly file: PageFile;
@@ -99,10 +110,17 @@ export class BoltPages {
   }
 }
 
+/** Some of the children of a tree's root. */
+export interface RootPart {
+  readonly from: number;
+  readonly to: number;
+}
+
 /** The leaves of one tree, left to right. */
 export class LeafWalk {
   readonly pages: BoltPages;
   readonly #root: number;
+  readonly #part: RootPart | undefined;
   readonly #branches: Branch[] = [];
   #isStarted = false;
   // The leaf at hand, and the bounds that its parents give.
@@ -111,24 +129,26 @@ export class LeafWalk {
   bytes = 0;
   count = 0;
   number = 0;
-  low: Buffer | undefined;
-  high: Buffer | undefined;
+  low: Bound = UNBOUNDED;
+  high: Bound = UNBOUNDED;
 
-  constructor(pages: BoltPages, root: number) {
+  /** `part`: only what hangs below these children of the root, which is a branch. */
+  constructor(pages: BoltPages, root: number, part?: RootPart) {
     this.pages = pages;
     this.#root = root;
+    this.#part = part;
   }
 
   next(): boolean {
     if (!this.#isStarted) {
       this.#isStarted = true;
-      this.#descend(this.#root, undefined, undefined);
+      this.#descend(this.#root, UNBOUNDED, UNBOUNDED);
       return true;
     }
     for (;;) {
       const branch = this.#branches.at(-1);
       if (!branch) return false;
-      if (branch.next === branch.count) {
+      if (branch.next === branch.end) {
         this.#branches.pop();
         continue;
       }
@@ -139,16 +159,18 @@ export class LeafWalk {
 
   #child(branch: Branch): void {
     const i = branch.next++;
-    const at = PAGE_HEADER_BYTES + i * ELEMENT_BYTES;
+    const { page } = branch;
     const low = branchKey(branch, i);
     const high = i + 1 < branch.count ? branchKey(branch, i + 1) : branch.high;
-    if (high && compareRanges(low, 0, low.length, high, 0, high.length) >= 0) {
+    if (high.page && compareRanges(page, low.at, low.end, high.page, high.at, high.end) >= 0) {
       throw new BoltError(`page ${branch.number}: keys out of order`);
     }
-    this.#descend(pageNumber(branch.page.readBigUInt64LE(at + 8)), low, high);
+    const at = PAGE_HEADER_BYTES + i * ELEMENT_BYTES;
+    // Numbers above 2^53 are refused as out of bounds, exact or not.
+    this.#descend(page.readUInt32LE(at + 8) + page.readUInt32LE(at + 12) * 0x1_0000_0000, low, high);
   }
 
-  #descend(number: number, low: Buffer | undefined, high: Buffer | undefined): void {
+  #descend(number: number, low: Bound, high: Bound): void {
     const { pages } = this;
     if (this.#branches.length >= DEPTH_MAX) throw new BoltError(`page ${number}: the tree is deeper than any can be`);
     pages.page(number);
@@ -165,9 +187,10 @@ export class LeafWalk {
     if (pages.flags !== FLAG_BRANCH) throw new BoltError(`page ${number}: neither branch nor leaf (${pages.flags})`);
     if (pages.count === 0) throw new BoltError(`page ${number}: a branch without children`);
     const page = Buffer.from(pages.buffer.subarray(pages.at, pages.at + pages.bytes));
-    const branch: Branch = { page, number, count: pages.count, next: 0, high };
+    const { from, to } = (this.#branches.length === 0 ? this.#part : undefined) ?? { from: 0, to: pages.count };
+    const branch: Branch = { page, number, count: pages.count, next: from, end: to, high };
     const first = branchKey(branch, 0);
-    if (low && compareRanges(first, 0, first.length, low, 0, low.length) < 0) {
+    if (low.page && compareRanges(page, first.at, first.end, low.page, low.at, low.end) < 0) {
       throw new BoltError(`page ${number}: its first key is below its parent's`);
     }
     this.#branches.push(branch);
@@ -175,12 +198,12 @@ export class LeafWalk {
   }
 }
 
-function branchKey({ page, number }: Branch, i: number): Buffer {
+function branchKey({ page, number }: Branch, i: number): Bound {
   const at = PAGE_HEADER_BYTES + i * ELEMENT_BYTES;
   const start = at + page.readUInt32LE(at);
   const end = start + page.readUInt32LE(at + 4);
   if (end > page.length) throw new BoltError(`page ${number}: an element reaches beyond the page`);
-  return page.subarray(start, end);
+  return { page, at: start, end };
 }
 
 export interface BucketPlace {
@@ -252,6 +275,9 @@ export class BoltCursor extends RowCursor {
     }
     const bytes = this.keyIn;
     const at = this.#page + PAGE_HEADER_BYTES + this.#next++ * ELEMENT_BYTES;
+    if (bytes.readUInt32LE(at) !== 0) {
+      throw new BoltError(`page ${this.#number}: a bucket or something unknown among the rows of a bucket`);
+    }
     this.keyAt = at + bytes.readUInt32LE(at + 4);
     this.keyEnd = this.keyAt + bytes.readUInt32LE(at + 8);
     this.valueIn = bytes;
@@ -268,40 +294,107 @@ export class BoltCursor extends RowCursor {
   }
 }
 
+/** What rows one behind the other come to; sums of neighbours can be joined. */
+export interface RowSum {
+  hash: number;
+  /** Of what the hash is over. */
+  bytes: number;
+  totalKeys: number;
+  /** Main revision of the last row of `key`; 0: none was among them. */
+  revision: number;
+}
+
+const emptySum = (): RowSum => ({ hash: 0, bytes: 0, totalKeys: 0, revision: 0 });
+
+export function joinSums(a: RowSum, b: RowSum): RowSum {
+  return {
+    hash: crc32cCombine(a.hash, b.hash, b.bytes),
+    bytes: a.bytes + b.bytes,
+    totalKeys: a.totalKeys + b.totalKeys,
+    revision: b.revision || a.revision,
+  };
+}
+
+export interface BoltSummary extends DatabaseSummary {
+  readonly reachedPages: number;
+  readonly buckets: number;
+}
+
 /**
  * Checks the whole file and sums it up in one pass. Undefined when anything at all is not as it should be: who wants to
  * know what asks the slower `BoltFile.check`. Not for files with a stored freelist.
  */
-export function inspectBolt(
+export function inspectBolt(pages: BoltPages, onProgress?: (bytesRead: number) => void): BoltSummary | undefined {
+  return soundOnly(() => {
+    const { before, buckets } = inspect(pages, onProgress);
+    return { ...before, reachedPages: pages.reachedPages, buckets };
+  });
+}
+
+/** How many children the root of `key` has: what a check can be divided by. 0: it is no branch, or the file is damaged. */
+export function keyRootChildren(pages: BoltPages): { readonly root: number; readonly children: number } {
+  const found = soundOnly(() => {
+    const root = bucketPlaces(pages).find(({ name }) => name === "key")?.root;
+    if (root === undefined) return undefined;
+    pages.page(root);
+    return { root, children: pages.flags === FLAG_BRANCH ? pages.count : 0 };
+  });
+  return found ?? { root: 0, children: 0 };
+}
+
+/** The two ends of a file whose `key` is walked elsewhere from child `splitAt` of its root on; else as inspectBolt. */
+export function inspectEnds(
   pages: BoltPages,
+  splitAt: number,
   onProgress?: (bytesRead: number) => void,
-): (DatabaseSummary & { readonly reachedPages: number; readonly buckets: number }) | undefined {
+): { readonly before: RowSum; readonly after: RowSum; readonly buckets: number } | undefined {
+  return soundOnly(() => inspect(pages, onProgress, splitAt));
+}
+
+/** What hangs below some children of the root of `key`. Its pages are counted, the root among them. */
+export function inspectKeyPart(pages: BoltPages, root: number, part: RootPart): RowSum | undefined {
+  return soundOnly(() => {
+    const sum = emptySum();
+    const walk = new LeafWalk(pages, root, part);
+    while (walk.next()) sumLeaf(pages, walk, true, sum);
+    return sum;
+  });
+}
+
+function soundOnly<T>(run: () => T): T | undefined {
   try {
-    return inspect(pages, onProgress);
+    return run();
   } catch (error) {
     if (error instanceof BoltError) return undefined;
     throw error;
   }
 }
 
-function inspect(pages: BoltPages, onProgress: ((bytesRead: number) => void) | undefined) {
-  const total = { hash: 0, totalKeys: 0, revision: 0 };
+function inspect(pages: BoltPages, onProgress?: (bytesRead: number) => void, splitAt?: number) {
+  const before = emptySum();
+  const after = emptySum();
+  let sum = before;
   const places = bucketPlaces(pages);
   for (const place of places) {
-    total.hash = crc32c(utf8Bytes(place.name), total.hash);
+    const name = utf8Bytes(place.name);
+    sum.hash = crc32c(name, sum.hash);
+    sum.bytes += name.length;
     const isKey = place.name === "key";
     if (place.inline) {
       const { inline } = place;
-      sumLeaf(pages, { buffer: inline, at: 0, bytes: inline.length, count: inline.readUInt16LE(10) }, isKey, total);
+      const leaf = { buffer: inline, at: 0, bytes: inline.length, count: inline.readUInt16LE(10) };
+      sumLeaf(pages, { ...leaf, low: UNBOUNDED, high: UNBOUNDED }, isKey, sum);
       continue;
     }
-    const walk = new LeafWalk(pages, place.root as number);
+    const part = isKey && splitAt !== undefined ? { from: 0, to: splitAt } : undefined;
+    const walk = new LeafWalk(pages, place.root as number, part);
     while (walk.next()) {
-      sumLeaf(pages, walk, isKey, total);
+      sumLeaf(pages, walk, isKey, sum);
       onProgress?.(pages.file.bytesRead);
     }
+    if (part) sum = after;
   }
-  return { ...total, reachedPages: pages.reachedPages, buckets: places.length };
+  return { before, after, buckets: places.length };
 }
 
 interface Leaf {
@@ -309,18 +402,13 @@ interface Leaf {
   readonly at: number;
   readonly bytes: number;
   readonly count: number;
-  readonly low?: Buffer | undefined;
-  readonly high?: Buffer | undefined;
+  readonly low: Bound;
+  readonly high: Bound;
 }
 
 /** Keys and values of a leaf usually lie one behind the other, so that they are summed as one. */
-function sumLeaf(
-  { file }: BoltPages,
-  leaf: Leaf,
-  isKey: boolean,
-  total: { hash: number; totalKeys: number; revision: number },
-): void {
-  const { buffer, at: page, count } = leaf;
+function sumLeaf({ file }: BoltPages, leaf: Leaf, isKey: boolean, total: RowSum): void {
+  const { buffer, at: page, count, low, high } = leaf;
   const end = page + leaf.bytes;
   let { hash } = total;
   let runFrom = 0;
@@ -335,7 +423,7 @@ function sumLeaf(
     if (valueEnd > end || buffer.readUInt32LE(at) !== 0) throw new BoltError("an element that cannot be");
     if (i > 0) {
       if (compareRanges(buffer, previousAt, previousEnd, buffer, keyAt, keyEnd) >= 0) throw new BoltError("order");
-    } else if (leaf.low && compareRanges(buffer, keyAt, keyEnd, leaf.low, 0, leaf.low.length) < 0) {
+    } else if (low.page && compareRanges(buffer, keyAt, keyEnd, low.page, low.at, low.end) < 0) {
       throw new BoltError("order");
     }
     previousAt = keyAt;
@@ -344,10 +432,11 @@ function sumLeaf(
       if (runTo > runFrom) hash = file.crc(buffer, runFrom, runTo - runFrom, hash);
       runFrom = keyAt;
     }
+    total.bytes += valueEnd - keyAt;
     runTo = valueEnd;
     if (isKey && i === count - 1 && keyEnd - keyAt >= 8) total.revision = Number(buffer.readBigUInt64BE(keyAt));
   }
-  if (count > 0 && leaf.high && compareRanges(buffer, previousAt, previousEnd, leaf.high, 0, leaf.high.length) >= 0) {
+  if (count > 0 && high.page && compareRanges(buffer, previousAt, previousEnd, high.page, high.at, high.end) >= 0) {
     throw new BoltError("order");
   }
   if (runTo > runFrom) hash = file.crc(buffer, runFrom, runTo - runFrom, hash);

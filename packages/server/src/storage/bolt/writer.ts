@@ -118,7 +118,7 @@ export class BoltWriter {
   readonly #inlineBytesMax: number;
   readonly #buckets: Element[] = [];
   #nextPage = 2;
-  #lastBucket: string | undefined;
+  #lastBucket: Buffer | undefined;
 
   constructor(sink: BoltSink, options: BoltWriterOptions = {}) {
     this.#sink = sink;
@@ -129,8 +129,9 @@ export class BoltWriter {
 
   /** Begins the next bucket; names ascend. Rows go to what it returns, keys ascending, until its `finish()`. */
   bucket(name: string): BucketWriter {
-    if (this.#lastBucket !== undefined && name <= this.#lastBucket) throw new BoltError("buckets out of order");
-    this.#lastBucket = name;
+    const nameBytes = Buffer.from(name, "utf8");
+    if (this.#lastBucket && this.#lastBucket.compare(nameBytes) >= 0) throw new BoltError("buckets out of order");
+    this.#lastBucket = nameBytes;
     return new BucketWriter(
       {
         nodeBytesMax: this.#nodeBytesMax,
@@ -138,7 +139,7 @@ export class BoltWriter {
         writeLeaf: (leaf) => this.#writeLeaf(leaf),
         writeBranch: (children) => this.#writeBranch(children),
       },
-      (header) => this.#buckets.push({ key: Buffer.from(name, "utf8"), value: header, flags: ELEMENT_IS_BUCKET }),
+      (header) => this.#buckets.push({ key: nameBytes, value: header, flags: ELEMENT_IS_BUCKET }),
     );
   }
 

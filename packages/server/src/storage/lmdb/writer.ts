@@ -116,9 +116,11 @@ export class TableWriter {
   readonly #page = Buffer.alloc(PAGE_BYTES);
   #lower = 0;
   #upper = ROOM_BYTES;
-  #firstKey: Buffer = Buffer.alloc(0);
-  #lastKey: Buffer = Buffer.alloc(64);
-  #lastKeyLength = 0;
+  // Keys of the leaf at hand, or of the one before until the next row is in.
+  #firstAt = 0;
+  #firstEnd = 0;
+  #lastAt = 0;
+  #lastEnd = 0;
   #branchPages = 0;
   #leafPages = 0;
   #overflowPages = 0;
@@ -140,38 +142,36 @@ export class TableWriter {
 
   /** Keys ascend. */
   put(key: Uint8Array, value: Uint8Array): void {
-    this.#put(asBuffer(key), 0, key.length, asBuffer(value), 0, value.length, undefined);
+    this.putRange(asBuffer(key), 0, key.length, asBuffer(value), 0, value.length);
   }
 
   /** The row that a cursor is at. */
   putRow({ keyIn, keyAt, keyEnd, valueIn, valueAt, valueEnd }: RowCursor, sum?: number): void {
-    this.#put(keyIn, keyAt, keyEnd, valueIn, valueAt, valueEnd, sum);
+    this.putRange(keyIn, keyAt, keyEnd, valueIn, valueAt, valueEnd, sum);
   }
 
-  #put(
+  /** Both are copied. `knownSum`: the checksum of the row, for a table that has them. */
+  putRange(
     keyIn: Buffer,
     keyAt: number,
     keyEnd: number,
     valueIn: Buffer,
     valueAt: number,
     valueEnd: number,
-    knownSum: number | undefined,
+    knownSum?: number,
   ): void {
     const keyLength = keyEnd - keyAt;
     if (keyLength === 0 || keyLength > KEY_BYTES_MAX) throw new LmdbFileError(`a key of ${keyLength} bytes`);
-    if (compareRanges(this.#lastKey, 0, this.#lastKeyLength, keyIn, keyAt, keyEnd) >= 0) {
+    const page = this.#page;
+    if (compareRanges(page, this.#lastAt, this.#lastEnd, keyIn, keyAt, keyEnd) >= 0) {
       throw new LmdbFileError("keys out of order");
     }
-    if (keyLength > this.#lastKey.length) this.#lastKey = Buffer.alloc(2 * keyLength);
-    copyRange(keyIn, keyAt, keyEnd, this.#lastKey, 0);
-    this.#lastKeyLength = keyLength;
     const valueLength = valueEnd - valueAt;
     const stored = valueLength + this.#sumBytes;
     const isLong = NODE_HEADER_BYTES + keyLength + stored > NODE_BYTES_MAX;
     const nodeBytes = even(NODE_HEADER_BYTES + keyLength + (isLong ? LONG_VALUE_BYTES : stored));
     if (this.#upper - this.#lower < nodeBytes + 2) this.#closeLeaf();
-    if (this.#lower === 0) this.#firstKey = Buffer.from(this.#lastKey.subarray(0, keyLength));
-    const page = this.#page;
+    const isFirst = this.#lower === 0;
     this.#upper -= nodeBytes;
     const node = PAGE_HEADER_BYTES + this.#upper;
     page.writeUInt16LE(this.#upper, PAGE_HEADER_BYTES + this.#lower);
@@ -179,13 +179,20 @@ export class TableWriter {
     page.writeUInt32LE(stored, node);
     page.writeUInt16LE(this.#nodeFlags | (isLong ? NODE_LONG : 0), node + 4);
     page.writeUInt16LE(keyLength, node + 6);
-    copyRange(keyIn, keyAt, keyEnd, page, node + NODE_HEADER_BYTES);
-    const data = node + NODE_HEADER_BYTES + keyLength;
+    const at = node + NODE_HEADER_BYTES;
+    const data = at + keyLength;
+    copyRange(keyIn, keyAt, keyEnd, page, at);
+    this.#lastAt = at;
+    this.#lastEnd = data;
+    if (isFirst) {
+      this.#firstAt = at;
+      this.#firstEnd = data;
+    }
     this.#entries++;
     if (!isLong) {
       copyRange(valueIn, valueAt, valueEnd, page, data);
       if (this.#sumBytes > 0) {
-        const sum = knownSum ?? crc32c(page.subarray(node + NODE_HEADER_BYTES, data + valueLength));
+        const sum = knownSum ?? crc32c(page.subarray(at, data + valueLength));
         page.writeUInt32LE(sum, data + valueLength);
       }
       return;
@@ -193,17 +200,16 @@ export class TableWriter {
     const pages = pagesOfValue(stored, PAGE_BYTES);
     const number = this.#output.position / PAGE_BYTES;
     this.#output.page(pages * PAGE_BYTES);
-    const { buffer, at } = this.#output;
-    writeHeader(buffer, at, number, PAGE_OVERFLOW);
-    buffer.writeUInt32LE(pages, at + 20);
-    let end = at + PAGE_HEADER_BYTES;
+    const { buffer, at: start } = this.#output;
+    writeHeader(buffer, start, number, PAGE_OVERFLOW);
+    buffer.writeUInt32LE(pages, start + 20);
+    let end = start + PAGE_HEADER_BYTES;
     end += valueIn.copy(buffer, end, valueAt, valueEnd);
     if (this.#sumBytes > 0) {
-      const sum =
-        knownSum ?? crc32c(buffer.subarray(at + PAGE_HEADER_BYTES, end), crc32c(this.#lastKey.subarray(0, keyLength)));
+      const sum = knownSum ?? crc32c(buffer.subarray(start + PAGE_HEADER_BYTES, end), crc32c(page.subarray(at, data)));
       end = buffer.writeUInt32LE(sum, end);
     }
-    buffer.fill(0, end, at + pages * PAGE_BYTES);
+    buffer.fill(0, end, start + pages * PAGE_BYTES);
     page.writeBigUInt64LE(BigInt(number), data);
     page.writeBigUInt64LE(BigInt(PAGE_TRANSACTION), data + 8);
     page.writeBigUInt64LE(BigInt(pages), data + 16);
@@ -222,7 +228,7 @@ export class TableWriter {
     this.#leafPages++;
     this.#lower = 0;
     this.#upper = ROOM_BYTES;
-    this.#levels.addLeaf({ key: this.#firstKey, page: number });
+    this.#levels.addLeaf({ key: Buffer.from(page.subarray(this.#firstAt, this.#firstEnd)), page: number });
   }
 
   #writeBranch(children: readonly Child[]): number {
@@ -243,7 +249,7 @@ export class TableWriter {
       buffer.writeUInt32LE(child % 0x1_0000_0000, node);
       buffer.writeUInt16LE(Math.floor(child / 0x1_0000_0000), node + 4);
       buffer.writeUInt16LE(keyLength, node + 6);
-      if (i > 0) buffer.set(key, node + NODE_HEADER_BYTES);
+      copyRange(key, 0, keyLength, buffer, node + NODE_HEADER_BYTES);
     }
     buffer.writeUInt16LE(2 * children.length, at + 20);
     buffer.writeUInt16LE(upper, at + 22);

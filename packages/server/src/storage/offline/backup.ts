@@ -13,19 +13,21 @@ import { InternalRaftRequest, Request } from "../../pb/etcdserverpb.ts";
 import { Entry, EntryType } from "../../pb/raftpb.ts";
 import { BUCKETS } from "../backend/types.ts";
 import type { Row } from "../bolt/index.ts";
-import { dataDirPaths } from "../data-dir.ts";
+import { type DataDirPaths, dataDirPaths } from "../data-dir.ts";
 import type { FileSystem } from "../file-system.ts";
 import { lockDataDir } from "../lock.ts";
 import { decodeV2Store, encodeV2Store, type Member, memberToJson } from "../schema/index.ts";
 import { SnapStore } from "../snap/index.ts";
 import { createWal, readWal, type WalContent, type WalStart } from "../wal/index.ts";
 import { ListCursor } from "../rows.ts";
-import { convert } from "./convert.ts";
+import { convert, tellLeftOut } from "./convert.ts";
 import { counterBytes, metaKeys } from "./database-file.ts";
 import { OfflineFatal } from "./errors.ts";
+import { FreshMember } from "./fresh-member.ts";
 import { type Job, type JobOptions, jobOf } from "./job.ts";
-import { type BackendKind, backendKind } from "./member-dir.ts";
-import { type Changes, openStore, type Store } from "./store.ts";
+import { type BackendKind, backendKind, databaseFile, refuseNewerBeside } from "./member-dir.ts";
+import { bytesToWrite, requireSpace } from "./space.ts";
+import { type Changes, damageAsError, openStore, type Store } from "./store.ts";
 
 export interface BackupOptions extends JobOptions {
   readonly dataDir: string;
@@ -61,19 +63,18 @@ async function step<T>(message: string, run: () => Promise<T>): Promise<T> {
   }
 }
 
+/** The copy is whole and durable under its name, or not there. */
 export async function backupDataDir(options: BackupOptions): Promise<void> {
   const { clock = systemClock } = options;
   const job = jobOf(options);
   const { files } = job;
   const source = dataDirPaths(options.dataDir, options.walDir);
   const target = dataDirPaths(options.backupDir, options.backupWalDir);
+  const fresh = new FreshMember({ dataDir: options.backupDir, walDir: options.backupWalDir }, files);
   const member = inventedMember(clock);
-  await step("failed creating backup snapshot dir", async () => {
-    if (fs.existsSync(target.snapDir) && fs.readdirSync(target.snapDir).length > 0) {
-      throw new Error(`expected ${JSON.stringify(target.snapDir)} to be empty`);
-    }
-    await files.makeDirectory(target.snapDir, 0o700);
-  });
+  await step("failed creating backup snapshot dir", async () => requireNoMember(target));
+  await step("failed creating backup snapshot dir", () => fresh.removeLeftovers());
+  await step("wal.Create failed", async () => requireNoLog(target.walDir));
   if (!fs.existsSync(source.snapDir)) {
     throw new OfflineFatal(
       "saveSnap(Snapshoter.Load) failed",
@@ -82,17 +83,60 @@ export async function backupDataDir(options: BackupOptions): Promise<void> {
   }
   const lock = await step("failed to lock the data directory", () => lockDataDir(source));
   try {
+    const { snapDir, walDir } = fresh;
+    await step("failed creating backup snapshot dir", async () => {
+      requireBackupSpace(options, source);
+      await fresh.begin();
+    });
     const start = await step("saveSnap(Snapshoter.Load) failed", () =>
-      copySnapFile(options, member, { from: source.snapDir, to: target.snapDir, files }),
+      copySnapFile(options, member, { from: source.snapDir, to: snapDir, files }),
     );
     const content = await step("unable to read WAL", () => readWal(source.walDir, start, { fileSystem: files }));
-    await step("saveDB failed", () =>
-      copyDatabase(options, member, content, { source: source.dataDir, snapDir: target.snapDir, job }),
-    );
-    await step("wal.Create failed", () => writeLog(options, content, { start, member, walDir: target.walDir, files }));
+    await step("saveDB failed", () => copyDatabase(options, member, content, { source, snapDir, job }));
+    await step("wal.Create failed", async () => {
+      await fresh.prepareWal();
+      await writeLog(options, content, { start, member, walDir, files });
+      job.signal?.throwIfAborted();
+      removeEmptyMember(target);
+      await fresh.finish();
+    });
+  } catch (error) {
+    await fresh.abandon();
+    throw error;
   } finally {
     await lock.release();
   }
+}
+
+/** A directory that somebody has made beforehand is taken when there is nothing in it. */
+function requireNoMember({ memberDir, snapDir }: DataDirPaths): void {
+  for (const dir of [snapDir, memberDir]) {
+    if (!fs.existsSync(dir)) continue;
+    const names = fs.readdirSync(dir).filter((name) => dir !== memberDir || name !== "snap");
+    if (names.length > 0) throw new Error(`expected ${JSON.stringify(dir)} to be empty`);
+  }
+}
+
+function requireNoLog(walDir: string): void {
+  if (fs.existsSync(walDir)) throw new Error(`mkdir ${walDir}: file exists`);
+}
+
+/** What {@link requireNoMember} let pass. */
+function removeEmptyMember({ memberDir, snapDir }: DataDirPaths): void {
+  for (const dir of [snapDir, memberDir]) if (fs.existsSync(dir)) fs.rmdirSync(dir);
+}
+
+function requireBackupSpace(options: BackupOptions, source: DataDirPaths): void {
+  let needed = 0;
+  if (options.withV3) {
+    const kind = backendKind(source);
+    needed += bytesToWrite({ path: databaseFile(source, kind), from: kind, to: options.backend });
+  }
+  for (const name of fs.existsSync(source.walDir) ? fs.readdirSync(source.walDir) : []) {
+    // What is allocated: a segment that is not full is mostly a hole.
+    if (name.endsWith(".wal")) needed += fs.statSync(path.join(source.walDir, name)).blocks * 512;
+  }
+  requireSpace(options.backupDir, needed, options);
 }
 
 const confStateOf = (member: Member) => ({
@@ -131,7 +175,7 @@ async function copyDatabase(
   options: BackupOptions,
   member: Member,
   content: WalContent,
-  to: { readonly source: string; readonly snapDir: string; readonly job: Job },
+  to: { readonly source: DataDirPaths; readonly snapDir: string; readonly job: Job },
 ): Promise<void> {
   const { logger } = options;
   const members: Changes["replaced"] = new Map([
@@ -157,11 +201,15 @@ async function copyDatabase(
     return;
   }
   logger.info("Trimming membership information from the backend...");
-  const paths = dataDirPaths(to.source);
-  const kind = backendKind(paths);
-  const store = openStore(kind === "lmdb" ? paths.backendFile : paths.boltFile, kind);
+  const kind = backendKind(to.source);
+  refuseNewerBeside(to.source, kind);
+  const file = databaseFile(to.source, kind);
+  const store = openStore(file, kind);
   try {
+    tellLeftOut(store, options.backend, logger);
     await convert(store, { ...target, changes: { replaced: members } });
+  } catch (error) {
+    throw damageAsError(file, error);
   } finally {
     store.close();
   }

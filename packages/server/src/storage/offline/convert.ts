@@ -4,6 +4,7 @@
  */
 import { utf8Bytes } from "../../lib/bytes.ts";
 import { crc32c } from "../../lib/crc32c.ts";
+import type { Logger } from "../../lib/log.ts";
 import { BUCKETS, TABLES } from "../backend/types.ts";
 import { BoltWriter } from "../bolt/writer.ts";
 import { type OpenFile, writeFully } from "../file-system.ts";
@@ -14,10 +15,20 @@ import type { RowCursor } from "../rows.ts";
 import { IndexBuilder } from "./index-build.ts";
 import type { Job } from "./job.ts";
 import type { BackendKind } from "./member-dir.ts";
-import { type Changes, changedCursor, type Store, withBoundedNames } from "./store.ts";
-import { type IndexResult, TaskThread } from "./tasks.ts";
+import { allBuckets, type Changes, changedCursor, type Store, strangeBuckets, withBoundedNames } from "./store.ts";
+import { IndexThread } from "./tasks.ts";
 
 const BOLT_PAGE_BYTES = 4096;
+/**
+ * Says which buckets of a bbolt file do not come along into a database of this server, which has no place for them. For
+ * commands that leave that file where it is.
+ */
+export function tellLeftOut(store: Store, to: BackendKind, logger: Logger): void {
+  const buckets = strangeBuckets(store);
+  if (to === "bbolt" || buckets.length === 0) return;
+  logger.warn("left out buckets that no etcd makes", { path: store.path, buckets });
+}
+
 /** The share of a page that etcd's own defragmentation fills. */
 export const DEFRAG_FILL = 0.9;
 
@@ -62,7 +73,7 @@ async function toBolt(store: Store, file: OpenFile, options: ConvertOptions): Pr
       { output, write: (bytes) => metas.push(bytes) },
       { pageSizeBytes: BOLT_PAGE_BYTES, fill: options.fill },
     );
-    const totals = await eachRow(store, output, options, (bucket, rows) => {
+    const totals = await eachRow(store, allBuckets(store), output, options, (bucket, rows) => {
       const into = writer.bucket(bucket);
       return { put: () => into.putRow(rows), finish: () => into.finish() };
     });
@@ -79,24 +90,24 @@ async function toBolt(store: Store, file: OpenFile, options: ConvertOptions): Pr
 async function toLmdb(store: Store, file: OpenFile, options: ConvertOptions): Promise<Converted> {
   const { job, path } = options;
   const writer = new LmdbWriter(file);
-  const request = { kind: "index", path: store.path, source: store.kind, sortPath: path } as const;
-  const thread = job.hasThreads ? new TaskThread<IndexResult>(request) : undefined;
+  const thread = job.hasThreads ? new IndexThread(path) : undefined;
   const builder = thread ? undefined : new IndexBuilder(path, job.files);
   try {
-    const totals = await eachRow(store, writer.output, options, (bucket, rows) => {
+    const totals = await eachRow(store, BUCKETS, writer.output, options, (bucket, rows) => {
       const into = writer.table(bucket);
       if (bucket === "authUsers" || bucket === "authRoles") {
         const bounded = withBoundedNames(changedCursor(store, bucket, options.changes ?? {}));
         while (bounded.next()) into.putRow(bounded);
         return { put: () => {}, finish: () => into.finish() };
       }
-      const indexes = bucket === "key" ? builder : undefined;
+      const putRow = () => into.putRow(rows, store.rowCrc(rows, 0));
+      if (bucket !== "key") return { put: putRow, finish: () => into.finish() };
       return {
         put: () => {
-          into.putRow(rows, store.rowCrc(rows, 0));
-          if (!indexes) return undefined;
-          indexes.add(rows);
-          return indexes.isFull ? indexes.makeRoom() : undefined;
+          putRow();
+          if (thread) return thread.add(rows);
+          builder?.add(rows);
+          return builder?.hasRoom() === false ? builder.makeRoom() : undefined;
         },
         finish: () => into.finish(),
       };
@@ -105,10 +116,12 @@ async function toLmdb(store: Store, file: OpenFile, options: ConvertOptions): Pr
       await builder.write(writer);
       return { ...totals, sizeBytes: await writer.finish() };
     }
-    const index = thread as TaskThread<IndexResult>;
-    index.tell({ path, firstPage: writer.nextPage });
+    const { nextPage } = writer;
+    const index = (thread as IndexThread).finish(path, nextPage);
     await writer.output.finish();
-    return { ...totals, sizeBytes: await writer.finish(await index.result) };
+    // While the index is made, what is there already goes to the disk.
+    const [others] = await Promise.all([index, file.datasync()]);
+    return { ...totals, sizeBytes: await writer.finish(others) };
   } finally {
     await thread?.stop();
     await writer.settle();
@@ -116,16 +129,15 @@ async function toLmdb(store: Store, file: OpenFile, options: ConvertOptions): Pr
   }
 }
 
-type Bucket = (typeof BUCKETS)[number];
-
 interface BucketTarget {
   /** Takes the row that the cursor is at. */
   put(): Promise<void> | undefined | void;
   finish(): void;
 }
 
-async function eachRow(
+async function eachRow<Bucket extends string>(
   store: Store,
+  buckets: readonly Bucket[],
   output: PageOutput,
   options: ConvertOptions,
   open: (bucket: Bucket, rows: RowCursor) => BucketTarget,
@@ -133,7 +145,7 @@ async function eachRow(
   const { job, what, wantsHash = false, changes = {} } = options;
   let hash = 0;
   let count = 0;
-  for (const bucket of BUCKETS) {
+  for (const bucket of buckets) {
     const rows = changedCursor(store, bucket, changes);
     const target = open(bucket, rows);
     if (wantsHash) hash = crc32c(utf8Bytes(bucket), hash);

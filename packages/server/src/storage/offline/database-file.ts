@@ -8,7 +8,7 @@ import { mainOfRevisionKey } from "../schema/revision.ts";
 import { OfflineError, offlineErrorText } from "./errors.ts";
 import type { Job, JobOptions } from "./job.ts";
 import { isDamage, kindOfFile, openStore } from "./store.ts";
-import { inspectFile, sha256OfFile, TaskThread } from "./tasks.ts";
+import { inspectFile, inspectInThreads, sha256OfFile, TaskThread } from "./tasks.ts";
 
 const HASH_BYTES = 32;
 
@@ -26,7 +26,34 @@ export interface StatusOptions {
 }
 
 /** What `snapshot status` tells, after bbolt's integrity check. Of an LMDB file, what a snapshot of it would tell. */
-export function snapshotStatus(file: string, { onProgress }: StatusOptions = {}): SnapshotStatus {
+export function snapshotStatus(file: string, options: StatusOptions = {}): SnapshotStatus {
+  const { bolt, tell } = openForStatus(file, options);
+  if (!bolt) return lmdbStatus(file, tell);
+  try {
+    return boltStatus(bolt, inspectFile(file, tell));
+  } finally {
+    bolt.close();
+  }
+}
+
+/** The same, of a big file with the help of another thread. */
+export async function snapshotStatusInThreads(file: string, options: StatusOptions = {}): Promise<SnapshotStatus> {
+  const { bolt, tell } = openForStatus(file, options);
+  if (!bolt) return lmdbStatus(file, tell);
+  try {
+    return boltStatus(bolt, await inspectInThreads(file, tell));
+  } finally {
+    bolt.close();
+  }
+}
+
+interface OpenedForStatus {
+  /** Undefined: it is an LMDB file. */
+  readonly bolt: BoltFile | undefined;
+  readonly tell: (doneBytes: number) => void;
+}
+
+function openForStatus(file: string, { onProgress }: StatusOptions): OpenedForStatus {
   statFile(file);
   const { size } = fs.statSync(file);
   if (fs.statSync(file).isDirectory()) throw new OfflineError(`open ${file}: is a directory`);
@@ -34,21 +61,13 @@ export function snapshotStatus(file: string, { onProgress }: StatusOptions = {})
     onProgress?.({ what: "reading", doneBytes: Math.min(doneBytes, size), totalBytes: size });
   // bbolt makes a database of an empty file, and cannot: it has opened it for reading.
   if (size === 0) throw new OfflineError(`write ${file}: bad file descriptor`);
-  if (kindOfFile(file) === "lmdb") return lmdbStatus(file, tell);
-  const bolt = openDatabase(file);
-  try {
-    const { sizeBytes } = bolt;
-    const summary = inspectFile(file, tell) ?? inspectSlowly(bolt);
-    return {
-      hash: summary.hash,
-      revision: summary.revision,
-      totalKey: summary.totalKeys,
-      totalSize: sizeBytes,
-      totalSizeText: humanBytes(sizeBytes),
-    };
-  } finally {
-    bolt.close();
-  }
+  return { bolt: kindOfFile(file) === "lmdb" ? undefined : openDatabase(file), tell };
+}
+
+function boltStatus(bolt: BoltFile, inspected: DatabaseSummary | undefined): SnapshotStatus {
+  const { sizeBytes } = bolt;
+  const { hash, revision, totalKeys } = inspected ?? inspectSlowly(bolt);
+  return { hash, revision, totalKey: totalKeys, totalSize: sizeBytes, totalSizeText: humanBytes(sizeBytes) };
 }
 
 /** Names what is wrong, or finds nothing but a stored freelist. */

@@ -14,8 +14,9 @@ import { dataDirPaths } from "../data-dir.ts";
 import { LmdbFile } from "../lmdb/walk.ts";
 import { lockDataDir } from "../lock.ts";
 import { convert, DEFRAG_FILL, rewriteLmdb } from "./convert.ts";
-import { type Job, type JobOptions, jobOf, keepModeAndOwner, requireSpace } from "./job.ts";
-import { type BackendKind, backendKind, removeWorkFiles } from "./member-dir.ts";
+import { type Job, type JobOptions, jobOf, keepModeAndOwner } from "./job.ts";
+import { type BackendKind, backendKind, databaseFile, refuseNewerBeside, removeWorkFiles } from "./member-dir.ts";
+import { bytesToWrite, requireSpace } from "./space.ts";
 import { boltMeta, damageAsError, namingDamage, openStore } from "./store.ts";
 
 export interface DefragOptions extends JobOptions {
@@ -41,7 +42,8 @@ export async function defragDataDir(options: DefragOptions): Promise<DefragResul
   const kind = backendKind(paths);
   const lock = await lockDataDir(paths);
   try {
-    return await defragFile(kind === "lmdb" ? paths.backendFile : paths.boltFile, kind, options);
+    refuseNewerBeside(paths, kind);
+    return await defragFile(databaseFile(paths, kind), kind, options);
   } finally {
     await lock.release();
   }
@@ -54,7 +56,12 @@ async function defragFile(file: string, backend: BackendKind, options: DefragOpt
   const before = namingDamage(file, () => (backend === "lmdb" ? lmdbSizes(file) : boltSizes(file)));
   const result = { path: file, backend, beforeBytes: before.fileBytes, beforeInUseBytes: before.inUseBytes };
   if (!options.isDryRun) await removeWorkFiles(file, job.files);
-  requireSpace(path.dirname(file), before.inUseBytes, options);
+  // Rows of an LMDB file that are packed anew never take more pages than before.
+  const needed =
+    backend === "lmdb"
+      ? before.inUseBytes
+      : bytesToWrite({ path: file, from: backend, to: backend, fill: DEFRAG_FILL, usedBytes: before.inUseBytes });
+  requireSpace(path.dirname(file), needed, options);
   if (options.isDryRun) return { ...result, afterBytes: before.inUseBytes };
   logger.info("defragmenting", { path: file, ...sizeFields(before) });
   const afterBytes = await rewrite(file, backend, job);

@@ -1,37 +1,49 @@
 /**
  * The index tables of a new LMDB file (`live`, `past`, `leased`), from the rows of `key` in one pass and a sort, where
  * the server's own rebuild would look each key up. The result is that of `indexKeyRow` over all rows in order.
+ *
+ * What a row says of the index becomes a record of some twenty bytes and the user key; records of all rows are sorted by
+ * that, and those of one key then stand in the order of history. No objects are made for rows or records.
  */
 import { EMPTY_BYTES } from "../../lib/bytes.ts";
 import type { FileSystem } from "../file-system.ts";
-import type { LmdbWriter } from "../lmdb/writer.ts";
 import { copyRange } from "../page-file.ts";
 import type { RowCursor } from "../rows.ts";
 import {
   appendPastRevision,
+  encodeInlineLiveRow,
   encodePastRow,
   INLINE_KEY_VALUE_BYTES_MAX,
   isLongKeyForPast,
-  leasedKey,
   liveKey,
-  liveRowFor,
   pastPrefix,
   SHORT_KEY_BYTES_MAX,
   writeIndexMarker,
+  writeLiveRow,
 } from "../schema/index-rows.ts";
 import { readKeyValue } from "../schema/key-value.ts";
 import { REVISION_BYTES, readCounter, TOMBSTONE_REVISION_BYTES } from "../schema/revision.ts";
+import { writeVarint } from "../schema/varint.ts";
 import { OfflineError } from "./errors.ts";
-import { RowSorter } from "./row-sorter.ts";
+import { RECORD_HEADER_BYTES, RowSorter } from "./row-sorter.ts";
 
-/** main, create, version f64, lease i64, sub, flags, length of the past prefix u32, then the prefix and the KeyValue */
-const PAYLOAD_BYTES = 44;
+/*
+ * A record's payload: flags, main and sub as varints; 8 bytes of lease id when there is one; length (u16) and bytes of
+ * the key's beginning in `past` when that cannot be told from the row key; then, but for a tombstone, the row of `live`.
+ */
 const TOMBSTONE = 1;
+const HAS_LEASE = 2;
+const HAS_PREFIX = 4;
+
+/** Row key and prefix of a long key have less than 2 KiB each. */
+export const RECORD_BYTES_MAX = 4096 + INLINE_KEY_VALUE_BYTES_MAX;
 
 interface KeyNumbers {
   keyAt: number;
   keyEnd: number;
-  create: number;
+  main: number;
+  sub: number;
+  createRevision: number;
   version: number;
   lease: bigint;
 }
@@ -43,56 +55,55 @@ interface KeyNumbers {
 function plainNumbers(bytes: Buffer, at: number, end: number, into: KeyNumbers): boolean {
   let i = at;
   let tag = 0;
-  const varint = (): number => {
-    let value = 0;
-    for (let scale = 1; ; scale *= 128) {
-      const byte = bytes[i++] as number;
-      value += (byte & 0x7f) * scale;
-      if (byte < 128) return value;
-      if (i >= end || scale > 2 ** 49) return Number.NaN;
-    }
-  };
   into.keyAt = into.keyEnd = at;
-  into.create = 0;
+  into.createRevision = 0;
   into.version = 0;
   into.lease = 0n;
   while (i < end) {
     const next = bytes[i++] as number;
     if (next <= tag) return false;
     tag = next;
-    if (tag === 0x30) {
-      const lease = varint();
-      if (!Number.isSafeInteger(lease) || i !== end) return false;
-      into.lease = BigInt(lease);
-      return true;
+    let value = bytes[i++] as number;
+    if (value >= 128) {
+      value &= 0x7f;
+      for (let scale = 128; ; scale *= 128) {
+        const byte = bytes[i++] as number;
+        value += (byte & 0x7f) * scale;
+        if (byte < 128) break;
+        if (i >= end || scale > 2 ** 49) return false;
+      }
     }
-    const value = varint();
-    if (!Number.isSafeInteger(value)) return false;
+    if (i > end || !(value <= Number.MAX_SAFE_INTEGER)) return false;
     if (tag === 0x0a) {
       into.keyAt = i;
       i += value;
       into.keyEnd = i;
     } else if (tag === 0x2a) i += value;
-    else if (tag === 0x10) into.create = value;
+    else if (tag === 0x10) into.createRevision = value;
     else if (tag === 0x20) into.version = value;
+    else if (tag === 0x30) into.lease = BigInt(value);
     else if (tag !== 0x18) return false;
   }
   return i === end;
 }
 
-export class IndexBuilder {
-  readonly #keys: RowSorter;
-  readonly #leases: RowSorter;
-  readonly #numbers: KeyNumbers = { keyAt: 0, keyEnd: 0, create: 0, version: 0, lease: 0n };
+/** Makes records of rows. */
+export class IndexRecords {
+  readonly #numbers: KeyNumbers = {
+    keyAt: 0,
+    keyEnd: 0,
+    main: 0,
+    sub: 0,
+    createRevision: 0,
+    version: 0,
+    lease: 0n,
+  };
 
-  /** `path` with endings of its own names the files for what does not fit into memory. */
-  constructor(path: string, files: FileSystem) {
-    this.#keys = new RowSorter(`${path}.keys`, files);
-    this.#leases = new RowSorter(`${path}.leases`, files);
-  }
-
-  /** Takes in the row of `key` that the cursor is at; the caller awaits `makeRoom` when `isFull`. */
-  add(row: RowCursor): void {
+  /**
+   * Writes the record of the row of `key` that the cursor is at to `into`, which has RECORD_BYTES_MAX from `at` on.
+   * Returns where it ends: at `at` when the row is not indexed.
+   */
+  write(row: RowCursor, into: Buffer, at: number): number {
     const { keyIn, keyAt, keyEnd, valueIn, valueAt, valueEnd } = row;
     const length = keyEnd - keyAt;
     const isTombstone = length === TOMBSTONE_REVISION_BYTES && keyIn[keyEnd - 1] === 0x74;
@@ -105,15 +116,14 @@ export class IndexBuilder {
       const { key, createRevision, version, lease } = readKeyValue(value);
       numbers.keyAt = valueAt + (key.length === 0 ? 0 : key.byteOffset - value.byteOffset);
       numbers.keyEnd = numbers.keyAt + key.length;
-      numbers.create = createRevision;
+      numbers.createRevision = createRevision;
       numbers.version = version;
       numbers.lease = lease;
     }
     const userKeyLength = numbers.keyEnd - numbers.keyAt;
-    if (userKeyLength === 0) return;
-    const main = readCounter(keyIn, keyAt);
-    const sub = readCounter(keyIn, keyAt + 9);
-    const kept = valueEnd - valueAt <= INLINE_KEY_VALUE_BYTES_MAX ? valueEnd - valueAt : 0;
+    if (userKeyLength === 0) return at;
+    numbers.main = readCounter(keyIn, keyAt);
+    numbers.sub = readCounter(keyIn, keyAt + 9);
     let rowKey: Uint8Array | undefined;
     let prefix: Uint8Array = EMPTY_BYTES;
     if (userKeyLength > 900) {
@@ -121,24 +131,71 @@ export class IndexBuilder {
       if (userKeyLength > SHORT_KEY_BYTES_MAX) rowKey = liveKey(userKey);
       if (isLongKeyForPast(userKey)) prefix = pastPrefix(userKey);
     }
-    const rowKeyLength = rowKey ? rowKey.length : userKeyLength;
-    const { buffer, at } = this.#keys.reserve(rowKeyLength, PAYLOAD_BYTES + prefix.length + kept);
-    if (rowKey) buffer.set(rowKey, at);
-    else copyRange(valueIn, numbers.keyAt, numbers.keyEnd, buffer, at);
-    const payload = at + rowKeyLength;
-    buffer.writeDoubleLE(main, payload);
-    buffer.writeDoubleLE(numbers.create, payload + 8);
-    buffer.writeDoubleLE(numbers.version, payload + 16);
-    buffer.writeBigInt64LE(numbers.lease, payload + 24);
-    buffer.writeUInt32LE(sub, payload + 32);
-    buffer.writeUInt32LE(isTombstone ? TOMBSTONE : 0, payload + 36);
-    buffer.writeUInt32LE(prefix.length, payload + 40);
-    buffer.set(prefix, payload + PAYLOAD_BYTES);
-    if (kept > 0) valueIn.copy(buffer, payload + PAYLOAD_BYTES + prefix.length, valueAt, valueEnd);
+    const key = at + RECORD_HEADER_BYTES;
+    const payload = key + (rowKey ? rowKey.length : userKeyLength);
+    if (rowKey) into.set(rowKey, key);
+    else copyRange(valueIn, numbers.keyAt, numbers.keyEnd, into, key);
+    const hasLease = !isTombstone && numbers.lease !== 0n;
+    into[payload] = (isTombstone ? TOMBSTONE : 0) | (hasLease ? HAS_LEASE : 0) | (prefix.length > 0 ? HAS_PREFIX : 0);
+    let end = writeVarint(into, payload + 1, numbers.main);
+    end = writeVarint(into, end, numbers.sub);
+    if (hasLease) end = into.writeBigInt64BE(numbers.lease, end);
+    if (prefix.length > 0) {
+      end = into.writeUInt16LE(prefix.length, end);
+      into.set(prefix, end);
+      end += prefix.length;
+    }
+    if (!isTombstone) {
+      if (valueEnd - valueAt > INLINE_KEY_VALUE_BYTES_MAX) end = writeLiveRow(into, end, numbers);
+      else {
+        const inline = encodeInlineLiveRow(numbers.sub, row.value);
+        into.set(inline, end);
+        end += inline.length;
+      }
+    }
+    into.writeUInt32LE(payload - key, at);
+    into.writeUInt32LE(end - payload, at + 4);
+    return end;
+  }
+}
+
+/** Where the tables go: an LmdbWriter, or what compares them with those that are there. Keys ascend. */
+export interface IndexTarget {
+  table(name: "live" | "past" | "leased"): IndexTable;
+  readonly output: { readonly isFull: boolean; drain(): Promise<void> };
+}
+
+export interface IndexTable {
+  put(key: Uint8Array, value: Uint8Array): void;
+  putRange(keyIn: Buffer, keyAt: number, keyEnd: number, valueIn: Buffer, valueAt: number, valueEnd: number): void;
+  finish(): void;
+}
+
+export class IndexBuilder {
+  readonly #encoder = new IndexRecords();
+  readonly #keys: RowSorter;
+  readonly #leases: RowSorter;
+
+  /** `path` with endings of its own names the files for what does not fit into memory. */
+  constructor(path: string, files: FileSystem) {
+    this.#keys = new RowSorter(`${path}.keys`, files);
+    this.#leases = new RowSorter(`${path}.leases`, files);
   }
 
-  get isFull(): boolean {
-    return this.#keys.isFull;
+  /** Takes in the row of `key` that the cursor is at; the caller awaits `makeRoom` when not `hasRoom`. */
+  add(row: RowCursor): void {
+    const { arena, used } = this.#keys;
+    const end = this.#encoder.write(row, arena, used);
+    if (end > used) this.#keys.commit(end);
+  }
+
+  /** Takes in records that another thread made; there is room for them. */
+  addRecords(records: Buffer): void {
+    this.#keys.addAll(records);
+  }
+
+  hasRoom(bytes = RECORD_BYTES_MAX): boolean {
+    return this.#keys.hasRoom(bytes);
   }
 
   makeRoom(): Promise<void> {
@@ -146,77 +203,51 @@ export class IndexBuilder {
   }
 
   /** Writes the three tables. */
-  async write(writer: LmdbWriter): Promise<void> {
-    const live = writer.table("live");
-    const past = writer.table("past");
-    writeIndexMarker({ put: (_table, key, value) => past.put(key, value) });
-    let group: LongGroup | undefined;
-    const putPast = (key: Buffer, value: Uint8Array, isLong: boolean): void => {
-      if (group && !(isLong && group.takes(key))) {
-        for (const [rowKey, row] of group.sorted()) past.put(rowKey, row);
-        group = undefined;
-      }
-      if (!isLong) past.put(key, value);
-      else {
-        group ??= new LongGroup(key);
-        group.add(key, value);
-      }
-    };
-    let present: Newest | undefined;
-    const close = (): void => {
-      if (present && !present.isTombstone) this.#putLive(live, present);
-    };
-    for (const { buffer, keyAt, keyEnd, payloadAt, payloadEnd } of await this.#keys.records()) {
-      const isSameKey =
-        present !== undefined &&
-        keyEnd - keyAt === present.rowKey.length &&
-        present.rowKey.compare(buffer, keyAt, keyEnd) === 0;
-      if (!isSameKey) close();
-      const before: Newest | undefined = isSameKey ? present : undefined;
-      const prefixLength = buffer.readUInt32LE(payloadAt + 40);
-      const prefixAt = payloadAt + PAYLOAD_BYTES;
-      const now: Newest = {
-        rowKey: before?.rowKey ?? Buffer.from(buffer.subarray(keyAt, keyEnd)),
-        longPrefix: prefixLength > 0 ? Buffer.from(buffer.subarray(prefixAt, prefixAt + prefixLength)) : undefined,
-        main: buffer.readDoubleLE(payloadAt),
-        createRevision: buffer.readDoubleLE(payloadAt + 8),
-        version: buffer.readDoubleLE(payloadAt + 16),
-        lease: buffer.readBigInt64LE(payloadAt + 24),
-        sub: buffer.readUInt32LE(payloadAt + 32),
-        isTombstone: buffer.readUInt32LE(payloadAt + 36) === TOMBSTONE,
-        keyValue:
-          prefixAt + prefixLength < payloadEnd
-            ? Buffer.from(buffer.subarray(prefixAt + prefixLength, payloadEnd))
-            : NO_KEY_VALUE,
-      };
-      if (before && !before.isTombstone) {
-        putPast(pastRowKey(before), encodePastRow(now.main), before.longPrefix !== undefined);
-      }
-      if (now.isTombstone) putPast(pastRowKey(now), EMPTY_BYTES, now.longPrefix !== undefined);
-      present = now;
-      if (writer.output.isFull) await writer.output.drain();
-      if (this.#leases.isFull) await this.#leases.spill();
+  async write(target: IndexTarget): Promise<void> {
+    const live = target.table("live");
+    const past = new PastTable(target.table("past"));
+    past.begin();
+    const present = new Present();
+    const rows = await this.#keys.sorted();
+    while (rows.next()) {
+      const { buffer, keyAt, keyEnd, payloadAt, payloadEnd } = rows;
+      const isSameKey = present.isOf(buffer, keyAt, keyEnd);
+      if (!isSameKey) this.#close(present, live);
+      // A put that another change of its key follows is superseded by that.
+      const superseded = isSameKey && !present.isTombstone ? past.keyOf(present) : undefined;
+      const isLong = present.hasPrefix;
+      present.take(buffer, { keyAt, keyEnd, payloadAt, payloadEnd }, isSameKey);
+      if (superseded) past.put(superseded, encodePastRow(present.main), isLong);
+      if (present.isTombstone) past.put(past.keyOf(present), EMPTY_BYTES, present.hasPrefix);
+      if (target.output.isFull) await target.output.drain();
+      if (!this.#leases.hasRoom(RECORD_BYTES_MAX)) await this.#leases.spill();
     }
-    close();
-    for (const [rowKey, row] of group?.sorted() ?? []) past.put(rowKey, row);
+    this.#close(present, live);
     live.finish();
     past.finish();
-    const leased = writer.table("leased");
-    for (const { buffer, keyAt, keyEnd } of await this.#leases.records()) {
-      leased.put(buffer.subarray(keyAt, keyEnd), EMPTY_BYTES);
-      if (writer.output.isFull) await writer.output.drain();
+    const leased = target.table("leased");
+    const leases = await this.#leases.sorted();
+    while (leases.next()) {
+      const { buffer, keyAt, keyEnd } = leases;
+      leased.putRange(buffer, keyAt, keyEnd, buffer, keyEnd, keyEnd);
+      if (target.output.isFull) await target.output.drain();
     }
     leased.finish();
   }
 
-  #putLive(live: ReturnType<LmdbWriter["table"]>, newest: Newest): void {
-    // Kept whole only when it may stand in the row; without it the row has the numbers alone.
-    const keyValue = newest.keyValue.length > 0 ? newest.keyValue : LONGER_THAN_INLINE;
-    live.put(newest.rowKey, liveRowFor(newest, keyValue));
-    if (newest.lease === 0n) return;
-    const key = leasedKey(newest.lease, newest.rowKey);
-    const { buffer, at } = this.#leases.reserve(key.length, 0);
-    key.copy(buffer, at);
+  /** The newest put of a key is its row in `live`. */
+  #close(present: Present, live: IndexTable): void {
+    const { bytes, keyLength, rowAt, end } = present;
+    if (keyLength === 0 || present.isTombstone) return;
+    live.putRange(bytes, 0, keyLength, bytes, rowAt, end);
+    if (!present.hasLease) return;
+    const { arena, used } = this.#leases;
+    const key = used + RECORD_HEADER_BYTES;
+    arena.writeUInt32LE(8 + keyLength, used);
+    arena.writeUInt32LE(0, used + 4);
+    bytes.copy(arena, key, present.leaseAt, present.leaseAt + 8);
+    bytes.copy(arena, key + 8, 0, keyLength);
+    this.#leases.commit(key + 8 + keyLength);
   }
 
   async close(): Promise<void> {
@@ -225,29 +256,121 @@ export class IndexBuilder {
   }
 }
 
-const LONGER_THAN_INLINE: Uint8Array = new Uint8Array(INLINE_KEY_VALUE_BYTES_MAX + 1);
-
-const NO_KEY_VALUE = Buffer.alloc(0);
-
-interface Newest {
-  readonly rowKey: Buffer;
-  readonly longPrefix: Buffer | undefined;
-  readonly main: number;
-  readonly sub: number;
-  readonly createRevision: number;
-  readonly version: number;
-  readonly lease: bigint;
-  readonly isTombstone: boolean;
-  readonly keyValue: Buffer;
+interface RecordPlace {
+  readonly keyAt: number;
+  readonly keyEnd: number;
+  readonly payloadAt: number;
+  readonly payloadEnd: number;
 }
 
-function pastRowKey({ rowKey, longPrefix, main, sub }: Newest): Buffer {
-  return appendPastRevision(longPrefix ?? pastPrefix(rowKey), main, sub);
+/** The newest record so far of the key at hand, in memory of its own: row key, then payload. */
+class Present {
+  readonly bytes = Buffer.alloc(RECORD_BYTES_MAX);
+  keyLength = 0;
+  #flags = 0;
+  main = 0;
+  sub = 0;
+  /** Of the lease id, when there is one. */
+  leaseAt = 0;
+  #prefixAt = 0;
+  rowAt = 0;
+  end = 0;
+
+  get isTombstone(): boolean {
+    return (this.#flags & TOMBSTONE) !== 0;
+  }
+
+  get hasLease(): boolean {
+    return (this.#flags & HAS_LEASE) !== 0;
+  }
+
+  get hasPrefix(): boolean {
+    return (this.#flags & HAS_PREFIX) !== 0;
+  }
+
+  isOf(buffer: Buffer, keyAt: number, keyEnd: number): boolean {
+    const { bytes, keyLength } = this;
+    if (keyEnd - keyAt !== keyLength) return false;
+    // Neighbours differ at their ends.
+    for (let i = keyLength - 1; i >= 0; i--) if (bytes[i] !== buffer[keyAt + i]) return false;
+    return true;
+  }
+
+  take(buffer: Buffer, { keyAt, keyEnd, payloadAt, payloadEnd }: RecordPlace, isSameKey: boolean): void {
+    const { bytes } = this;
+    const length = keyEnd - keyAt;
+    if (!isSameKey) copyRange(buffer, keyAt, keyEnd, bytes, 0);
+    copyRange(buffer, payloadAt, payloadEnd, bytes, length);
+    this.keyLength = length;
+    this.#flags = bytes[length] as number;
+    this.main = this.#varint(length + 1);
+    this.sub = this.#varint(this.#at);
+    this.leaseAt = this.#at;
+    this.#prefixAt = this.leaseAt + (this.hasLease ? 8 : 0);
+    this.rowAt = this.#prefixAt + (this.hasPrefix ? 2 + bytes.readUInt16LE(this.#prefixAt) : 0);
+    this.end = length + payloadEnd - payloadAt;
+  }
+
+  #at = 0;
+
+  #varint(from: number): number {
+    let at = from;
+    let value = 0;
+    for (let scale = 1; ; scale *= 128) {
+      const byte = this.bytes[at++] as number;
+      value += (byte & 0x7f) * scale;
+      if (byte < 128) break;
+    }
+    this.#at = at;
+    return value;
+  }
+
+  /** What the row keys of `past` begin with. */
+  pastPrefix(): Uint8Array {
+    if (!this.hasPrefix) return pastPrefix(this.bytes.subarray(0, this.keyLength));
+    return this.bytes.subarray(this.#prefixAt + 2, this.rowAt);
+  }
 }
 
 const HASH_AND_REVISION_BYTES = 32 + 16;
 
-/** Long keys with the same beginning: in `past` they stand in the order of their hashes. */
+/** `past`, where long keys with the same beginning stand in the order of their hashes. */
+class PastTable {
+  readonly #table: IndexTable;
+  #group: LongGroup | undefined;
+
+  constructor(table: IndexTable) {
+    this.#table = table;
+  }
+
+  begin(): void {
+    writeIndexMarker({ put: (_table, key, value) => this.#table.put(key, value) });
+  }
+
+  keyOf(row: Present): Buffer {
+    return appendPastRevision(row.pastPrefix(), row.main, row.sub);
+  }
+
+  put(key: Buffer, value: Uint8Array, isLong: boolean): void {
+    if (this.#group && !(isLong && this.#group.takes(key))) this.#endGroup();
+    if (!isLong) this.#table.put(key, value);
+    else {
+      this.#group ??= new LongGroup(key);
+      this.#group.add(key, value);
+    }
+  }
+
+  #endGroup(): void {
+    for (const [key, value] of this.#group?.sorted() ?? []) this.#table.put(key, value);
+    this.#group = undefined;
+  }
+
+  finish(): void {
+    this.#endGroup();
+    this.#table.finish();
+  }
+}
+
 class LongGroup {
   readonly #beginning: Buffer;
   readonly #rows: (readonly [Buffer, Uint8Array])[] = [];

@@ -1,8 +1,6 @@
 /** What every long-running command is given besides its options: where files are, who is told, what may stop it. */
 import fs from "node:fs";
-import { humanBytes } from "../../lib/go-format.ts";
 import { type FileSystem, systemFiles } from "../file-system.ts";
-import { OfflineError } from "./errors.ts";
 
 export interface Progress {
   /** What is being done, in a word or two: `restoring`. */
@@ -35,20 +33,6 @@ export function jobOf({ files = systemFiles, onProgress, signal }: JobOptions): 
     signal,
     progress: (what, doneBytes, totalBytes) => onProgress?.({ what, doneBytes, totalBytes }),
   };
-}
-
-function freeBytesOf(dir: string): number {
-  const { bavail, bsize } = fs.statfsSync(dir);
-  return bavail * bsize;
-}
-
-/** Refuses to begin what cannot end: `dir` exists. */
-export function requireSpace(dir: string, neededBytes: number, { freeBytes = freeBytesOf }: JobOptions): void {
-  const free = freeBytes(dir);
-  if (free >= neededBytes) return;
-  throw new OfflineError(
-    `not enough space on the disk of ${dir}: ${humanBytes(neededBytes)} are needed, ${humanBytes(free)} are free`,
-  );
 }
 
 /** Mode and owner of the file that another takes the place of. */

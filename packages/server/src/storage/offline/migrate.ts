@@ -26,12 +26,19 @@ import { type DataDirPaths, dataDirPaths } from "../data-dir.ts";
 import { lockDataDir } from "../lock.ts";
 import { readWal, validSnapshots } from "../wal/index.ts";
 import { convert } from "./convert.ts";
-import { metaKeys } from "./database-file.ts";
 import { OfflineError } from "./errors.ts";
-import { type Job, type JobOptions, jobOf, keepModeAndOwner, requireSpace } from "./job.ts";
-import { type BackendKind, backendKind, removeWorkFiles } from "./member-dir.ts";
-import { damageAsError, hashOfBuckets, openStore, type Store } from "./store.ts";
-import { inspectFile } from "./tasks.ts";
+import { type Job, type JobOptions, jobOf, keepModeAndOwner } from "./job.ts";
+import {
+  type BackendKind,
+  backendKind,
+  databaseFile,
+  otherKind,
+  refuseNewerBeside,
+  removeWorkFiles,
+} from "./member-dir.ts";
+import { bytesToWrite, requireSpace } from "./space.ts";
+import { damageAsError, hashOfBuckets, openStore, type Store, strangeBuckets } from "./store.ts";
+import { inspectInThreads } from "./tasks.ts";
 
 interface CommonOptions extends JobOptions {
   readonly dataDir: string;
@@ -169,9 +176,10 @@ export async function migrateVersion(options: MigrateVersionOptions): Promise<Ve
   const job = jobOf(options);
   const paths = dataDirPaths(options.dataDir, options.walDir);
   const kind = backendKind(paths);
-  const file = kind === "lmdb" ? paths.backendFile : paths.boltFile;
+  const file = databaseFile(paths, kind);
   const lock = await lockDataDir(paths);
   try {
+    refuseNewerBeside(paths, kind);
     const store = openStore(file, kind);
     let current: Version;
     try {
@@ -267,14 +275,12 @@ export async function migrateEngine(options: MigrateEngineOptions): Promise<Engi
   const job = jobOf(options);
   const paths = dataDirPaths(options.dataDir, options.walDir);
   const from = backendKind(paths);
-  const fileOf = (kind: BackendKind): string => (kind === "lmdb" ? paths.backendFile : paths.boltFile);
   const lock = await lockDataDir(paths);
   try {
     const identity = await identityOf(paths);
-    const [old, fresh] = [fileOf(to === "lmdb" ? "bbolt" : "lmdb"), fileOf(to)];
+    const [old, fresh] = [databaseFile(paths, otherKind(to)), databaseFile(paths, to)];
     const common = { path: fresh, to, ...identity };
-    if (from === to) refuseNewer(fresh, from, old);
-    else refuseNewer(old, from, fresh);
+    refuseNewerBeside(paths, from);
     if (from === to) {
       const beforeBytes = fs.statSync(fresh).size;
       const same = { ...common, from, isChanged: false, beforeBytes, afterBytes: beforeBytes };
@@ -283,8 +289,9 @@ export async function migrateEngine(options: MigrateEngineOptions): Promise<Engi
     const store = openStore(old, from);
     try {
       const { sizeBytes: beforeBytes } = store;
+      refuseStrangeBuckets(store, to);
       const result = { ...common, from, isChanged: true, beforeBytes };
-      requireSpace(paths.snapDir, beforeBytes * (to === "lmdb" ? 1.1 : 1), options);
+      requireSpace(paths.snapDir, bytesToWrite({ path: old, from, to }), options);
       if (options.isDryRun) return { ...result, afterBytes: beforeBytes, hash: 0 };
       logger.info("migrating database", { from: old, to: fresh, ...hexIdentity(identity) });
       const { sizeBytes: afterBytes, hash } = await writeVerified(store, old, fresh, to, job);
@@ -302,40 +309,20 @@ export async function migrateEngine(options: MigrateEngineOptions): Promise<Engi
   }
 }
 
+/** The old file goes, so nothing in it may be without a place in the new one. */
+function refuseStrangeBuckets(store: Store, to: BackendKind): void {
+  const strange = strangeBuckets(store);
+  if (to === "bbolt" || strange.length === 0) return;
+  throw new OfflineError(
+    `${store.path} has buckets that no etcd makes and that a database of this server has no place for: ` +
+      `${strange.map((name) => JSON.stringify(name)).join(", ")}`,
+  );
+}
+
 const hexIdentity = ({ clusterId, memberId }: { readonly clusterId: bigint; readonly memberId: bigint }) => ({
   "cluster-id": hexId(clusterId),
   "member-id": hexId(memberId),
 });
-
-/**
- * Both files are there, and the one that is not in force is ahead: another program went on with it. To write over it, or
- * to go on with the other one, would lose what that program acknowledged.
- */
-function refuseNewer(inForce: string, kind: BackendKind, beside: string): void {
-  if (!fs.existsSync(beside)) return;
-  const besideIndex = indexOf(beside, kind === "lmdb" ? "bbolt" : "lmdb");
-  if (besideIndex === undefined) return;
-  const index = indexOf(inForce, kind);
-  if (index === undefined || besideIndex <= index) return;
-  throw new OfflineError(
-    `${beside} is at index ${besideIndex}, ahead of ${inForce} at ${index}: move the one away that is not to be kept`,
-  );
-}
-
-/** Undefined: it cannot be read. */
-function indexOf(file: string, kind: BackendKind): bigint | undefined {
-  try {
-    const store = openStore(file, kind);
-    try {
-      const stored = store.get("meta", metaKeys.consistentIndex);
-      return stored?.length === 8 ? stored.readBigUInt64BE(0) : undefined;
-    } finally {
-      store.close();
-    }
-  } catch {
-    return undefined;
-  }
-}
 
 /** Who the member is, by its log: a directory whose log cannot be read is not migrated. */
 async function identityOf(paths: DataDirPaths): Promise<{ readonly clusterId: bigint; readonly memberId: bigint }> {
@@ -357,7 +344,9 @@ async function writeVerified(
   await removeWorkFiles(fresh, job.files);
   try {
     const { sizeBytes, hash } = await convert(store, { to, path: temporary, job, what: "migrating", wantsHash: true });
-    const readBack = hashOf(temporary, to, (bytes) => job.progress("verifying", Math.min(bytes, sizeBytes), sizeBytes));
+    const readBack = await hashOf(temporary, to, (bytes) =>
+      job.progress("verifying", Math.min(bytes, sizeBytes), sizeBytes),
+    );
     if (readBack !== hash) {
       throw new OfflineError(
         `${temporary} reads back with hash ${readBack.toString(16)} instead of ${hash.toString(16)}`,
@@ -375,9 +364,9 @@ async function writeVerified(
   }
 }
 
-function hashOf(file: string, kind: BackendKind, onProgress?: (bytesRead: number) => void): number {
+async function hashOf(file: string, kind: BackendKind, onProgress?: (bytesRead: number) => void): Promise<number> {
   if (kind === "bbolt") {
-    const inspection = inspectFile(file, onProgress);
+    const inspection = await inspectInThreads(file, onProgress);
     if (inspection && inspection.buckets === ETCD_BUCKETS) return inspection.hash;
   }
   const store = openStore(file, kind);
@@ -401,12 +390,12 @@ async function settleLeftover(
   job: Job,
 ): Promise<number> {
   const kind: BackendKind = present.endsWith(".lmdb") ? "lmdb" : "bbolt";
-  const hash = hashOf(present, kind);
+  const hash = await hashOf(present, kind);
   logger.info("database is of this kind already", { path: present, hash });
   if (!fs.existsSync(leftover)) return hash;
   let other: number | undefined;
   try {
-    other = hashOf(leftover, kind === "lmdb" ? "bbolt" : "lmdb");
+    other = await hashOf(leftover, kind === "lmdb" ? "bbolt" : "lmdb");
   } catch {
     other = undefined;
   }

@@ -1,19 +1,33 @@
 /** The thread of one {@link TaskThread}: does its task, answers, and ends. */
+import { on } from "node:events";
 import { type MessagePort, parentPort, workerData } from "node:worker_threads";
 import { assert } from "../../lib/assert.ts";
 import { systemFiles } from "../file-system.ts";
-import { buildIndex, type IndexPlace, inspectFile, sha256OfFile, type TaskAnswer, type TaskRequest } from "./tasks.ts";
+import {
+  buildIndex,
+  type IndexBatch,
+  type IndexPlace,
+  inspectPart,
+  sha256OfFile,
+  type TaskAnswer,
+  type TaskRequest,
+} from "./tasks.ts";
+
+/** What the port brings, one at a time. */
+async function* inbox(port: MessagePort): AsyncGenerator<IndexBatch | IndexPlace> {
+  for await (const [message] of on(port, "message")) yield message as IndexBatch | IndexPlace;
+}
 
 async function perform(request: TaskRequest, port: MessagePort): Promise<unknown> {
   switch (request.kind) {
     case "sha256":
       return sha256OfFile(request.path, request.bytes);
     case "inspect":
-      return inspectFile(request.path);
-    case "index": {
-      const place = new Promise<IndexPlace>((resolve) => port.once("message", resolve));
-      return buildIndex(request, systemFiles, place);
-    }
+      return inspectPart(request.path, request.root, request.part);
+    case "index":
+      return buildIndex(request.sortPath, systemFiles, inbox(port), (memory) =>
+        port.postMessage({ kind: "spent", memory } satisfies TaskAnswer, [memory]),
+      );
   }
 }
 

@@ -8,7 +8,9 @@ import { systemClock } from "../../lib/clock.ts";
 import { silentLogger } from "../../lib/log.ts";
 import { BulkLoad } from "../backend/bulk.ts";
 import { type Backend, openBackend, type Table } from "../backend/index.ts";
-import { openBolt, summarize, writeBolt } from "../bolt/index.ts";
+import { BoltWriter, openBolt, summarize, writeBolt } from "../bolt/index.ts";
+import { Entry } from "../../pb/raftpb.ts";
+import { keyOfKeyValue } from "../schema/key-value.ts";
 import { dataDirPaths } from "../data-dir.ts";
 import { systemFiles } from "../file-system.ts";
 import { lockDataDir } from "../lock.ts";
@@ -24,7 +26,10 @@ import {
 } from "../schema/index.ts";
 import { SnapStore } from "../snap/index.ts";
 import { type Fault, FaultyFiles } from "../testing/faulty-files.ts";
-import { openWal, readWal, validSnapshots } from "../wal/index.ts";
+import { createWal, openWal, readWal, validSnapshots } from "../wal/index.ts";
+import { databaseFile } from "./member-dir.ts";
+import { bytesToWrite } from "./space.ts";
+import { inspectFile, inspectInThreads } from "./tasks.ts";
 import {
   backupDataDir,
   defragDataDir,
@@ -153,12 +158,13 @@ async function atEveryStep(
   attempt: (files: FaultyFiles) => Promise<void>,
   check: (place: string) => Promise<void>,
   prepare: () => Promise<void>,
+  kinds: readonly Fault[] = faults,
 ): Promise<number> {
   await prepare();
   const counting = new FaultyFiles();
   await attempt(counting);
   const total = counting.operations.length;
-  for (const fault of faults) {
+  for (const fault of kinds) {
     for (let at = 1; at <= total; at++) {
       if (fault === "shortWrite" && counting.operations[at - 1]?.startsWith("write") !== true) continue;
       await prepare();
@@ -368,6 +374,38 @@ describe("restoreSnapshot()", () => {
     expect(fs.readdirSync(options.dataDir)).toEqual([]);
   });
 
+  it("makes the names of new directories durable where they are, above the data dir too", async () => {
+    const folder = temporaryFolder();
+    await writeSnapshotFile(path.join(folder, "s.db"));
+    const dataDir = path.join(folder, "a", "b", "data");
+    const walDir = path.join(folder, "w", "wal");
+    const files = new FaultyFiles();
+    await restoreSnapshot(restoreOptions(folder, { dataDir, walDir, files }));
+    const { operations } = files;
+    const named = operations.indexOf(`rename ${path.join(dataDir, "member.tmp")} ${path.join(dataDir, "member")}`);
+    for (const dir of [folder, path.join(folder, "a"), path.join(folder, "a", "b"), path.join(folder, "w")]) {
+      const synced = operations.indexOf(`syncDirectory ${dir}`);
+      expect(synced >= 0 && synced < named, dir).toBe(true);
+    }
+    expect(operations.indexOf(`syncDirectory ${dataDir}`, named)).toBeGreaterThan(named);
+  });
+
+  it("takes the database of a stopped member of either kind", async () => {
+    const folder = temporaryFolder();
+    await writeSnapshotFile(path.join(folder, "s.db"));
+    const first = restoreOptions(folder);
+    await restoreSnapshot(first);
+    const snapshotPath = path.join(folder, "copied.lmdb");
+    fs.copyFileSync(dataDirPaths(first.dataDir).backendFile, snapshotPath);
+    for (const backend of ["lmdb", "bbolt"] as const) {
+      const dataDir = path.join(folder, backend);
+      const options = restoreOptions(folder, { snapshotPath, dataDir, backend });
+      await expect(restoreSnapshot(options)).rejects.toThrow("snapshot missing hash but --skip-hash-check=false");
+      expect((await restoreSnapshot({ ...options, skipHashCheck: true })).revision).toBe(60);
+      await checkRestored(dataDir, undefined, backend);
+    }
+  });
+
   it("never removes a log directory that was there before", async () => {
     const folder = temporaryFolder();
     await writeSnapshotFile(path.join(folder, "s.db"));
@@ -485,6 +523,53 @@ describe("backupDataDir()", () => {
   });
 });
 
+describe("a check by two threads", () => {
+  it("finds what one does, and no less of what is damaged in either half", async () => {
+    const file = path.join(temporaryFolder(), "s.db");
+    const rows: Rows = [];
+    for (let main = 2; main < 6_000; main++) {
+      const fields = { key: utf8Bytes(`k${main}`), createRevision: main, modRevision: main, version: 1, lease: 0n };
+      rows.push([revisionKey(main, 0), encodeKeyValue({ ...fields, value: Buffer.alloc(300, main) })]);
+    }
+    const buckets = new Map<string, Rows>([["key", rows], ...otherRows]);
+    const target = await systemFiles.open(file, "create");
+    await writeBolt({ rows: (bucket) => buckets.get(bucket) ?? [] }, target);
+    await target.close();
+    const whole = inspectFile(file);
+    expect(whole?.totalKeys).toBe(rows.length + 3);
+    expect(await inspectInThreads(file, undefined, 0)).toMatchObject(whole as object);
+    const image = fs.readFileSync(file);
+    const pages = image.length / 4_096;
+    const leaves: number[] = [];
+    for (let page = 2; page < pages; page++) if (image.readUInt16LE(page * 4_096 + 8) === 2) leaves.push(page);
+    const damaged = async (change: (bytes: Buffer) => void) => {
+      const bytes = Buffer.from(image);
+      change(bytes);
+      fs.writeFileSync(file, bytes);
+      const found = await inspectInThreads(file, undefined, 0);
+      expect(found?.hash).toBe(inspectFile(file)?.hash);
+      return found?.hash;
+    };
+    for (const share of [0.1, 0.9]) {
+      const leaf = (leaves[Math.floor(leaves.length * share)] as number) * 4_096;
+      expect(await damaged((bytes) => void bytes.writeUInt32LE(1, leaf))).toBeUndefined();
+      expect(await damaged((bytes) => void bytes.writeUInt8(image.readUInt8(leaf + 3_000) ^ 4, leaf + 3_000))).not.toBe(
+        whole?.hash,
+      );
+      // A leaf that stands twice in the tree: once in each half.
+      const other = leaves[Math.floor(leaves.length * (1 - share))] as number;
+      const parent = (number: number) => {
+        const reference = Buffer.alloc(8);
+        reference.writeBigUInt64LE(BigInt(number));
+        // Behind its own header: branches follow their children.
+        return image.indexOf(reference, leaf + 4_096);
+      };
+      const twice = (bytes: Buffer) => void bytes.writeBigUInt64LE(BigInt(other), parent(leaf / 4_096));
+      expect(await damaged(twice)).toBeUndefined();
+    }
+  });
+});
+
 describe("snapshotHashKv()", () => {
   it("is the same for a file and for what was restored from it", async () => {
     const folder = temporaryFolder();
@@ -564,6 +649,93 @@ describe("migrateEngine()", () => {
     expect(namesIn(path.dirname(boltFile))).toEqual(["db", "db.lmdb"]);
   });
 
+  it("nor does save, backup or defrag, and verify says which is which", async () => {
+    const folder = temporaryFolder();
+    const dataDir = await writeMember(folder, "lmdb");
+    const { backendFile, boltFile, memberDir } = dataDirPaths(dataDir);
+    fs.copyFileSync(path.join(folder, "s.db"), boltFile);
+    const common = { dataDir, walDir: "", logger };
+    const snapshotPath = path.join(folder, "x.db");
+    await expect(saveSnapshot({ ...common, snapshotPath })).rejects.toThrow(/is at index 99, ahead of/);
+    expect(fs.existsSync(snapshotPath)).toBe(false);
+    await expect(defragDataDir(common)).rejects.toThrow(/is at index 99, ahead of/);
+    const target = parseTargetVersion("3.6");
+    await expect(migrateVersion({ ...common, force: false, target })).rejects.toThrow(/is at index 99, ahead of/);
+    const backupDir = path.join(folder, "backup");
+    const backup = { ...common, backupDir, backupWalDir: "", withV3: true, backend: "lmdb" } as const;
+    const error = await backupDataDir(backup).catch((thrown: Error) => thrown);
+    expect(((error as Error).cause as Error).message).toMatch(/is at index 99, ahead of/);
+    expect(fs.existsSync(backupDir)).toBe(false);
+    // The snapshot is at 2 as ours is, so the log has what is between.
+    const of = async () =>
+      (await verifyDataDir({ dataDir, walDir: "" })).findings.filter(({ path: p }) => p === boltFile);
+    expect(await of()).toMatchObject([{ severity: "note", problem: expect.stringContaining("index 99, ahead of") }]);
+    // Ours is behind the snapshot: the log alone does not do.
+    const backend = await openInline(backendFile);
+    backend.write((tx) => tx.put("meta", utf8Bytes("consistent_index"), Buffer.from("0000000000000001", "hex")));
+    await backend.close();
+    const { findings, verdict } = await verifyDataDir({ dataDir, walDir: "" });
+    expect(verdict).toBe("repairable");
+    expect(findings.find(({ path: p }) => p === boltFile)?.consequence).toMatch(/do not remove it.*db.lmdb away/);
+    expect(findings.map(({ consequence }) => consequence).join()).not.toMatch(/restore a snapshot/);
+    expect(fs.existsSync(memberDir)).toBe(true);
+  });
+
+  it("keeps buckets that no etcd makes, or refuses", async () => {
+    const folder = temporaryFolder();
+    const dataDir = await writeMember(folder, "bbolt");
+    const { boltFile, snapDir } = dataDirPaths(dataDir);
+    const strange: Rows = [[utf8Bytes("a"), utf8Bytes("b")]];
+    const before = openBolt(boltFile);
+    const all = new Map(before.buckets.map((bucket) => [bucket, [...before.rows(bucket)]]));
+    before.close();
+    all.set(
+      "later",
+      strange.map(([key, value]) => [key, value]),
+    );
+    const target = await systemFiles.open(boltFile, "create");
+    const pages: Uint8Array[] = [];
+    const writer = new BoltWriter({
+      write: (bytes, position) => {
+        pages[position / 4_096] = bytes;
+      },
+    });
+    for (const name of [...all.keys()].sort()) {
+      const bucket = writer.bucket(name);
+      for (const [key, value] of all.get(name) ?? []) bucket.put(key, value);
+      bucket.finish();
+    }
+    writer.finish();
+    for (const [number, bytes] of pages.entries()) {
+      if (bytes) await target.write(bytes, 0, bytes.length, number * 4_096);
+    }
+    await target.close();
+    const whole = boltContent(boltFile);
+    const { hash } = snapshotStatus(boltFile);
+    expect(whole).toContain("later a b");
+    await expect(migrateEngine({ dataDir, walDir: "", logger, to: "lmdb" })).rejects.toThrow(/no place for: "later"/);
+    expect(namesIn(snapDir)).toEqual(["db"]);
+    await defragDataDir({ dataDir, logger });
+    expect(boltContent(boltFile)).toEqual(whole);
+    const saved = await saveSnapshot({ dataDir, snapshotPath: path.join(folder, "x.db"), logger });
+    expect(saved.hash).toBe(hash);
+    // Of a restore the file stays; what did not come along is said.
+    const warnings: unknown[] = [];
+    const telling = { ...logger, warn: (_message: string, fields?: unknown) => void warnings.push(fields) };
+    const snapshotPath = path.join(folder, "x.db");
+    const other = path.join(folder, "other");
+    await restoreSnapshot(restoreOptions(folder, { snapshotPath, dataDir: other, logger: telling }));
+    expect(warnings).toMatchObject([{ buckets: ["later"] }]);
+  });
+
+  it("save refuses a folder that is not there", async () => {
+    const folder = temporaryFolder();
+    const dataDir = await writeMember(folder, "lmdb");
+    const snapshotPath = path.join(folder, "none", "x.db");
+    const saving = saveSnapshot({ dataDir, snapshotPath, logger });
+    await expect(saving).rejects.toThrow(`open ${snapshotPath}.part: no such file or directory`);
+  });
+
   it("save refuses a target among the member's own files", async () => {
     const dataDir = await writeMember(temporaryFolder(), "lmdb");
     const { backendFile } = dataDirPaths(dataDir);
@@ -588,6 +760,50 @@ describe("migrateEngine()", () => {
     const { verdict, findings } = await verifyDataDir({ dataDir, walDir: "" });
     expect(verdict).toBe("lost");
     expect(findings.map(({ problem }) => problem).join()).toMatch(/revision 59 of key "k3" is damaged/);
+  });
+});
+
+describe("verifyDataDir()", () => {
+  it("says what is lost when the database is gone and the log is there", async () => {
+    const folder = temporaryFolder();
+    const dataDir = await writeMember(folder, "lmdb");
+    const { backendFile, snapDir, walDir } = dataDirPaths(dataDir);
+    fs.rmSync(backendFile);
+    const before = fs.readdirSync(dataDir, { recursive: true });
+    const lost = await verifyDataDir({ dataDir, walDir: "" });
+    expect(lost).toMatchObject({ verdict: "lost", backend: "none", lastIndex: 2 });
+    expect(lost.findings[0]?.consequence).toMatch(/as of index 2 are lost/);
+    // What came with a snapshot of the leader is as good.
+    fs.writeFileSync(path.join(snapDir, "0000000000000002.snap.db"), "");
+    expect(await verifyDataDir({ dataDir, walDir: "" })).toMatchObject({ verdict: "repairable" });
+    fs.rmSync(path.join(snapDir, "0000000000000002.snap.db"));
+    expect(fs.readdirSync(dataDir, { recursive: true })).toEqual(before);
+    // A log from the first entry on, without a snapshot, is the whole of a member.
+    for (const dir of [snapDir, walDir]) fs.rmSync(dir, { recursive: true });
+    const metadata = Uint8Array.of(0x08, 1, 0x10, 2);
+    const wal = await createWal(walDir, metadata, { clock: systemClock, logger });
+    await wal.save({ term: 1, vote: 1n, commit: 1 }, [Entry.create({ term: 1, index: 1 })]);
+    await wal.close();
+    const whole = await verifyDataDir({ dataDir, walDir: "" });
+    expect(whole.verdict).toBe("repairable");
+    expect(whole.findings.map(({ consequence }) => consequence)).toEqual([
+      "the log is whole, and the next start makes it of that",
+    ]);
+    fs.rmSync(walDir, { recursive: true });
+    await expect(verifyDataDir({ dataDir, walDir: "" })).rejects.toThrow("no such file or directory");
+  });
+
+  it("of a damaged database says that the one it was made of will do, where it does", async () => {
+    const folder = temporaryFolder();
+    const dataDir = await writeMember(folder, "bbolt");
+    const { backendFile, boltFile } = dataDirPaths(dataDir);
+    const kept = fs.readFileSync(boltFile);
+    await migrateEngine({ dataDir, walDir: "", logger, to: "lmdb" });
+    fs.writeFileSync(boltFile, kept);
+    fs.writeFileSync(backendFile, Buffer.alloc(100));
+    const { verdict, findings } = await verifyDataDir({ dataDir, walDir: "" });
+    expect(verdict).toBe("lost");
+    expect(findings.find(({ path: p }) => p === boltFile)?.consequence).toMatch(/nothing is lost/);
   });
 });
 
@@ -662,36 +878,61 @@ describe("saveSnapshot()", () => {
 });
 
 describe("backupDataDir() with faults", () => {
-  it(
-    "leaves the member as it was at any step",
-    async () => {
+  it.each(["", "w/wal"])(
+    "log in %j: leaves the member as it was at any step, a whole copy or none, and the next run succeeds",
+    async (wal) => {
       const folder = temporaryFolder();
       const dataDir = await writeMember(folder, "lmdb");
       const { backendFile } = dataDirPaths(dataDir);
       const before = fs.readFileSync(backendFile);
       const backupDir = path.join(folder, "backup");
-      const options = {
-        dataDir,
-        walDir: "",
-        backupDir,
-        backupWalDir: "",
-        withV3: true,
-        backend: "lmdb",
-        logger,
-      } as const;
+      const backupWalDir = wal === "" ? "" : path.join(folder, wal);
+      const options = { dataDir, walDir: "", backupDir, backupWalDir, withV3: true, backend: "lmdb", logger } as const;
+      const paths = dataDirPaths(backupDir, backupWalDir);
       await atEveryStep(
         (files) => backupDataDir({ ...options, files }).catch((error: Error) => Promise.reject(error.cause ?? error)),
         async (place) => {
           expect(fs.readFileSync(backendFile).equals(before), place).toBe(true);
-          fs.rmSync(backupDir, { recursive: true, force: true });
-          await backupDataDir({ ...options, files: plain() });
-          expect(snapshotStatus(dataDirPaths(backupDir).backendFile).revision, place).toBe(60);
+          const isThere = fs.existsSync(paths.memberDir);
+          if (!isThere) await expect(backupDataDir({ ...options, files: plain() }), place).resolves.toBeUndefined();
+          expect(snapshotStatus(paths.backendFile).revision, place).toBe(60);
+          expect((await validSnapshots(paths.walDir)).at(-1)?.index, place).toBe(2);
+          expect(fs.readdirSync(backupDir), place).toEqual(["member"]);
         },
-        async () => fs.rmSync(backupDir, { recursive: true, force: true }),
+        async () => {
+          fs.rmSync(backupDir, { recursive: true, force: true });
+          fs.rmSync(path.join(folder, "w"), { recursive: true, force: true });
+        },
+        wal === "" ? faults : ["kill"],
       );
+      const again = backupDataDir(options).catch((error: Error) => Promise.reject(error.cause ?? error));
+      await expect(again).rejects.toThrow(/to be empty/);
     },
     WALK_LIMIT_MS,
   );
+
+  it("takes a directory that was made for it, and leaves that alone when it fails", async () => {
+    const folder = temporaryFolder();
+    const dataDir = await writeMember(folder, "lmdb");
+    const backupDir = path.join(folder, "backup");
+    const paths = dataDirPaths(backupDir);
+    fs.mkdirSync(paths.snapDir, { recursive: true });
+    const options = {
+      dataDir,
+      walDir: "",
+      backupDir,
+      backupWalDir: "",
+      withV3: true,
+      backend: "bbolt",
+      logger,
+    } as const;
+    const freeBytes = () => 1_000;
+    const error = await backupDataDir({ ...options, freeBytes }).catch((thrown: Error) => thrown);
+    expect(((error as Error).cause as Error).message).toMatch(/not enough space/);
+    expect(fs.readdirSync(backupDir)).toEqual(["member"]);
+    await backupDataDir(options);
+    expect(snapshotStatus(paths.boltFile).revision).toBe(60);
+  });
 });
 
 describe("space and dry runs", () => {
@@ -709,6 +950,45 @@ describe("space and dry runs", () => {
     expect(namesIn(snapDir)).toEqual(["db.lmdb"]);
     expect(fs.readFileSync(backendFile).equals(before)).toBe(true);
   });
+
+  it.each([10, 300, 1_000, 1_400, 2_035, 2_060, 5_000, 100_000])(
+    "what is asked for is enough, and not far more: values of %d bytes",
+    async (valueBytes) => {
+      const folder = temporaryFolder();
+      const file = path.join(folder, "s.db");
+      const rows: Rows = [];
+      const value = Buffer.alloc(valueBytes, 7);
+      for (let main = 2; main < 2 + 400_000 / (valueBytes + 200); main++) {
+        const key = utf8Bytes(`/registry/pods/default/${main % 3 === 0 ? 3 : main}`);
+        const fields = { key, value, createRevision: main, modRevision: main, version: 1, lease: 0n };
+        rows.push([revisionKey(main, 0), encodeKeyValue(fields)]);
+      }
+      const target = await systemFiles.open(file, "create");
+      await writeBolt({ rows: (bucket) => (bucket === "key" ? rows : []) }, target);
+      await target.close();
+      const sort = rows.reduce((sum, [, row]) => sum + 52 + keyOfKeyValue(row).length, 0);
+      for (const to of ["lmdb", "bbolt"] as const) {
+        const dataDir = path.join(folder, to);
+        await restoreSnapshot(restoreOptions(folder, { dataDir, backend: to, skipHashCheck: true }));
+        const made = databaseFile(dataDirPaths(dataDir), to);
+        const asked = bytesToWrite({ path: file, from: "bbolt", to });
+        const peak = fs.statSync(made).size + (to === "lmdb" ? sort : 0);
+        expect(asked, `restore ${to}`).toBeGreaterThanOrEqual(peak);
+        expect(asked, `restore ${to}`).toBeLessThan(1.35 * peak + 256 * 1024);
+        const other = to === "lmdb" ? "bbolt" : "lmdb";
+        const changing = bytesToWrite({ path: made, from: to, to: other });
+        await migrateEngine({ dataDir, walDir: "", logger, to: other });
+        expect(changing, `migrate ${other}`).toBeGreaterThanOrEqual(
+          fs.statSync(databaseFile(dataDirPaths(dataDir), other)).size + (other === "lmdb" ? sort : 0),
+        );
+      }
+      const { snapDir, boltFile } = dataDirPaths(path.join(folder, "lmdb"));
+      const filled = bytesToWrite({ path: boltFile, from: "bbolt", to: "bbolt", fill: 0.9 });
+      await defragDataDir({ dataDir: path.join(folder, "lmdb"), logger });
+      expect(filled).toBeGreaterThanOrEqual(fs.statSync(boltFile).size);
+      expect(namesIn(snapDir)).toEqual(["db"]);
+    },
+  );
 
   it("a dry run says what would be and changes nothing", async () => {
     const folder = temporaryFolder();

@@ -1,10 +1,6 @@
 /**
  * `snapshot restore`: a data directory for the first start of a member, from a database that `snapshot save` wrote or
- * that was copied from a stopped member. Keys, leases, users and alarms stay; the members are those of the new cluster.
- *
- * Everything is made in `<data-dir>/member.tmp` and renamed to `member` when it is durable, so a directory either is
- * ready to start or is not there. A log directory of its own is renamed first; a note in the unfinished directory says
- * so, and the next run takes that leftover away.
+ * that was copied from a stopped member, of either kind. Keys, leases, users and alarms stay; the members are those of the new cluster.
  */
 import fs from "node:fs";
 import path from "node:path";
@@ -15,18 +11,20 @@ import { Metadata } from "../../pb/etcdserverpb.ts";
 import { ConfChange, ConfChangeType, Entry, EntryType } from "../../pb/raftpb.ts";
 import type { Row } from "../bolt/index.ts";
 import { dataDirPaths } from "../data-dir.ts";
-import { type FileSystem, writeFully } from "../file-system.ts";
+import type { FileSystem } from "../file-system.ts";
 import { encodeConfChangeContext, encodeV2Store, type Member, memberToJson, revisionKey } from "../schema/index.ts";
 import { mainOfRevisionKey } from "../schema/revision.ts";
 import { SnapStore } from "../snap/index.ts";
 import { createWal } from "../wal/index.ts";
-import { type Converted, convert } from "./convert.ts";
+import { type Converted, convert, tellLeftOut } from "./convert.ts";
 import { counterBytes, metaKeys, type SnapshotFile, startHashCheck } from "./database-file.ts";
 import { OfflineError } from "./errors.ts";
+import { FreshMember } from "./fresh-member.ts";
 import { type InitialCluster, resolveInitialCluster } from "./initial-cluster.ts";
-import { type Job, type JobOptions, jobOf, requireSpace } from "./job.ts";
+import { type Job, type JobOptions, jobOf } from "./job.ts";
 import type { BackendKind } from "./member-dir.ts";
-import { type Changes, openStore, type Store } from "./store.ts";
+import { bytesToWrite, requireSpace } from "./space.ts";
+import { type Changes, kindOfFile, openStore, type Store } from "./store.ts";
 
 export interface RestoreOptions extends JobOptions {
   readonly snapshotPath: string;
@@ -65,9 +63,6 @@ export interface Restored {
   readonly sizeBytes: number;
 }
 
-const UNFINISHED = "member.tmp";
-/** In the unfinished directory: the path of the log directory that belongs to it. */
-const NOTE = "wal-dir";
 const TERM = 1;
 
 export async function restoreSnapshot(options: RestoreOptions): Promise<Restored> {
@@ -80,7 +75,8 @@ export async function restoreSnapshot(options: RestoreOptions): Promise<Restored
     peerUrls: options.initialAdvertisePeerUrls,
   });
   requireEmpty(dataDir);
-  if (!isDryRun) await removeLeftovers(options, job.files);
+  const fresh = new FreshMember(options, job.files);
+  if (!isDryRun) await fresh.removeLeftovers();
   if (options.walDir !== "" && fs.existsSync(options.walDir))
     throw new OfflineError(`wal-dir "${options.walDir}" exists`);
   const paths = dataDirPaths(dataDir, options.walDir);
@@ -92,7 +88,6 @@ export async function restoreSnapshot(options: RestoreOptions): Promise<Restored
     "initial-memory-map-size": options.initialMemoryMapSize,
   };
   if (!isDryRun) logger.info("restoring snapshot", fields);
-  const isNewDir = !fs.existsSync(dataDir);
   const snapshot = startHashCheck(options.snapshotPath, { isRequired: !options.skipHashCheck, job });
   try {
     const database = options.backend === "lmdb" ? paths.backendFile : paths.boltFile;
@@ -107,111 +102,56 @@ export async function restoreSnapshot(options: RestoreOptions): Promise<Restored
       revision,
       sizeBytes,
     });
-    requireSpace(nearestDirectory(dataDir), snapshot.bytes * (options.backend === "lmdb" ? 1.1 : 1), options);
+    const kind = kindOfFile(options.snapshotPath);
+    requireSpace(dataDir, bytesToWrite({ path: options.snapshotPath, from: kind, to: options.backend }), options);
     if (isDryRun) {
       await snapshot.verified();
-      const store = openStore(options.snapshotPath, "bbolt");
+      const store = openStore(options.snapshotPath, kind);
       const latest = latestRevision(store) + Number(options.bumpRevision);
       store.close();
       return result(latest, snapshot.bytes);
     }
-    const { sizeBytes, revision } = await build(options, cluster, job, snapshot);
+    const { sizeBytes, revision } = await build(options, cluster, fresh, { job, snapshot });
     logger.info("restored snapshot", fields);
     return result(revision, sizeBytes);
   } catch (error) {
-    // Once it has its name the directory is whole, whatever failed behind that.
-    if (!isDryRun && !fs.existsSync(paths.memberDir)) {
-      await removeLeftovers(options, job.files);
-      if (isNewDir) await job.files.removeTree(dataDir);
-    }
+    if (!isDryRun) await fresh.abandon();
     throw error;
   } finally {
     await snapshot.stop();
   }
 }
 
-function nearestDirectory(dir: string): string {
-  let nearest = path.resolve(dir);
-  while (!fs.existsSync(nearest)) nearest = path.dirname(nearest);
-  return nearest;
-}
-
 function requireEmpty(dataDir: string): void {
   let names: string[];
   try {
-    names = fs.readdirSync(dataDir);
+    names = FreshMember.strangers(dataDir);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     // A path through a file fails where it is made; what is there and is no directory is refused here.
     if (code === "ENOENT" || (code === "ENOTDIR" && !fs.existsSync(dataDir))) return;
     throw new OfflineError(`data-dir "${dataDir}" not empty or could not be read`, { cause: error });
   }
-  if (names.some((name) => name !== UNFINISHED)) {
+  if (names.length > 0) {
     throw new OfflineError(`data-dir "${dataDir}" not empty or could not be read`);
   }
-}
-
-/** What an interrupted run left: its unfinished directory, and the log directory that it had named in it. */
-async function removeLeftovers(options: RestoreOptions, files: FileSystem): Promise<void> {
-  const unfinished = path.join(options.dataDir, UNFINISHED);
-  if (!fs.existsSync(unfinished)) return;
-  if (options.walDir !== "") {
-    const walDir = path.resolve(options.walDir);
-    let noted: string | undefined;
-    try {
-      noted = fs.readFileSync(path.join(unfinished, NOTE), "utf8");
-    } catch {
-      noted = undefined;
-    }
-    if (noted === walDir) {
-      await files.removeTree(walDir);
-      await files.removeTree(`${walDir}.tmp`);
-    }
-  }
-  await files.removeTree(unfinished);
 }
 
 async function build(
   options: RestoreOptions,
   cluster: InitialCluster,
-  job: Job,
-  snapshot: SnapshotFile,
+  fresh: FreshMember,
+  from: { readonly job: Job; readonly snapshot: SnapshotFile },
 ): Promise<{ readonly sizeBytes: number; readonly revision: number }> {
-  const { dataDir } = options;
-  const { files } = job;
-  const unfinished = path.join(dataDir, UNFINISHED);
-  const paths = dataDirPaths(dataDir, options.walDir);
-  const snapDir = path.join(unfinished, "snap");
-  const hasOwnWalDir = options.walDir !== "";
-  const walDir = hasOwnWalDir ? path.resolve(options.walDir) : path.join(unfinished, "wal");
-  await files.makeDirectory(dataDir, 0o700);
-  await files.makeDirectory(snapDir, 0o700);
-  const { sizeBytes, latest } = await writeDatabase(options, cluster, { job, snapshot, snapDir });
+  const { job } = from;
+  await fresh.begin();
+  const { sizeBytes, latest } = await writeDatabase(options, cluster, { ...from, snapDir: fresh.snapDir });
   tellChanges(options, cluster, latest);
-  if (hasOwnWalDir) {
-    await writeNote(path.join(unfinished, NOTE), walDir, files);
-    await files.syncDirectory(unfinished);
-    await files.makeDirectory(path.dirname(walDir), 0o700);
-  }
-  await writeRaftState(options, cluster, { walDir, snapDir, files });
-  await files.syncDirectory(snapDir);
-  await files.syncDirectory(unfinished);
+  await fresh.prepareWal();
+  await writeRaftState(options, cluster, { walDir: fresh.walDir, snapDir: fresh.snapDir, files: job.files });
   job.signal?.throwIfAborted();
-  await files.rename(unfinished, paths.memberDir);
-  await files.syncDirectory(dataDir);
-  if (hasOwnWalDir) await files.remove(path.join(paths.memberDir, NOTE));
+  await fresh.finish();
   return { sizeBytes, revision: latest + Number(options.bumpRevision) };
-}
-
-async function writeNote(file: string, text: string, files: FileSystem): Promise<void> {
-  const note = await files.open(file, "create", 0o600);
-  try {
-    const bytes = utf8Bytes(text);
-    await writeFully(note, bytes, bytes.length, 0);
-    await note.sync();
-  } finally {
-    await note.close();
-  }
 }
 
 /** The hash is computed beside the work; until it is known to be right nothing has a name that counts. */
@@ -225,9 +165,10 @@ async function writeDatabase(
   if (!job.hasThreads) await snapshot.verified();
   let outcome: { readonly converted: Converted; readonly latest: number } | { readonly error: unknown };
   try {
-    const store = openStore(options.snapshotPath, "bbolt");
+    const store = openStore(options.snapshotPath, kindOfFile(options.snapshotPath));
     try {
       const latest = latestRevision(store);
+      tellLeftOut(store, options.backend, options.logger);
       const converted = await convert(store, {
         to: options.backend,
         path: path.join(to.snapDir, options.backend === "lmdb" ? "db.lmdb" : "db"),

@@ -7,21 +7,13 @@ import { assert } from "../../lib/assert.ts";
 import { type FileSystem, type OpenFile, writeFully } from "../file-system.ts";
 import { compareRanges } from "../page-file.ts";
 
-const RUN_BYTES = 20 * 1024 * 1024;
-const RUN_RECORDS = 400_000;
+const RUN_BYTES = 32 * 1024 * 1024;
+const RUN_RECORDS = 600_000;
 const READ_BYTES = 256 * 1024;
 const WRITE_BYTES = 1024 * 1024;
-/** key length u32, payload length u32 */
-const HEADER_BYTES = 8;
-
-/** One record: views that are valid until the next one is asked for. */
-export interface SortedRecord {
-  readonly buffer: Buffer;
-  readonly keyAt: number;
-  readonly keyEnd: number;
-  readonly payloadAt: number;
-  readonly payloadEnd: number;
-}
+/** Before a record: key length u32, payload length u32. Key and payload follow. */
+export const RECORD_HEADER_BYTES = 8;
+const HEADER_BYTES = RECORD_HEADER_BYTES;
 
 interface Run {
   readonly position: number;
@@ -32,12 +24,13 @@ export class RowSorter {
   readonly #path: string;
   readonly #files: FileSystem;
   #arena: Buffer | undefined;
-  readonly #offsets = new Uint32Array(RUN_RECORDS);
+  #offsets: Uint32Array | undefined;
   #count = 0;
   #used = 0;
   readonly #runs: Run[] = [];
   #file: OpenFile | undefined;
   #position = 0;
+  #sorted: SortedRows | undefined;
 
   /** `path` is made when memory runs out, and removed by `close`. */
   constructor(path: string, files: FileSystem) {
@@ -45,141 +38,214 @@ export class RowSorter {
     this.#files = files;
   }
 
-  /** Room for a record; the caller fills key and payload in. Not when `isFull`. */
-  reserve(keyLength: number, payloadLength: number): { readonly buffer: Buffer; readonly at: number } {
-    const bytes = HEADER_BYTES + keyLength + payloadLength;
+  /** A record goes to `used` and behind, as far as there is room; then `commit` takes it in. */
+  get arena(): Buffer {
     this.#arena ??= Buffer.allocUnsafeSlow(RUN_BYTES);
-    assert(this.#used + bytes <= this.#arena.length && this.#count < RUN_RECORDS, "a sorter that is full");
-    const at = this.#used;
-    this.#arena.writeUInt32LE(keyLength, at);
-    this.#arena.writeUInt32LE(payloadLength, at + 4);
-    this.#offsets[this.#count++] = at;
-    this.#used += bytes;
-    return { buffer: this.#arena, at: at + HEADER_BYTES };
+    return this.#arena;
   }
 
-  /** Whether `spill` must be called before the next record. Records have at most 64 KiB. */
-  get isFull(): boolean {
-    return this.#count === RUN_RECORDS || this.#used + 65_536 > RUN_BYTES;
+  get used(): number {
+    return this.#used;
+  }
+
+  /** `end`: where the record that begins at `used` ends. */
+  commit(end: number): void {
+    assert(end <= RUN_BYTES && this.#count < RUN_RECORDS, "a sorter that is full");
+    this.#offsets ??= new Uint32Array(RUN_RECORDS);
+    this.#offsets[this.#count++] = this.#used;
+    this.#used = end;
+  }
+
+  /** Takes in records that were written elsewhere, one behind the other. */
+  addAll(records: Buffer): void {
+    const { arena } = this;
+    let at = this.#used;
+    const end = at + records.length;
+    arena.set(records, at);
+    while (at < end) {
+      at += HEADER_BYTES + arena.readUInt32LE(at) + arena.readUInt32LE(at + 4);
+      this.commit(at);
+    }
+  }
+
+  /** Whether records of so many bytes fit in; otherwise `spill` first. */
+  hasRoom(bytes: number): boolean {
+    return this.#used + bytes <= RUN_BYTES && this.#count + Math.ceil(bytes / HEADER_BYTES) <= RUN_RECORDS;
   }
 
   async spill(): Promise<void> {
     if (this.#count === 0) return;
     this.#file ??= await this.#files.open(this.#path, "create", 0o600);
-    const arena = this.#arena as Buffer;
-    this.#sort();
+    const { arena } = this;
+    const offsets = this.#sort();
     const start = this.#position;
-    const out = Buffer.allocUnsafeSlow(WRITE_BYTES);
+    let out = Buffer.allocUnsafeSlow(WRITE_BYTES);
     let filled = 0;
     for (let i = 0; i < this.#count; i++) {
-      const at = this.#offsets[i] as number;
-      const end = at + HEADER_BYTES + arena.readUInt32LE(at) + arena.readUInt32LE(at + 4);
-      if (filled + end - at > out.length) {
-        await writeFully(this.#file, out, filled, this.#position);
-        this.#position += filled;
+      const at = offsets[i] as number;
+      const length = HEADER_BYTES + arena.readUInt32LE(at) + arena.readUInt32LE(at + 4);
+      if (filled + length > out.length) {
+        await this.#write(out, filled);
         filled = 0;
+        if (length > out.length) out = Buffer.allocUnsafeSlow(length);
       }
-      out.set(arena.subarray(at, end), filled);
-      filled += end - at;
+      arena.copy(out, filled, at, at + length);
+      filled += length;
     }
-    await writeFully(this.#file, out, filled, this.#position);
-    this.#position += filled;
+    await this.#write(out, filled);
     this.#runs.push({ position: start, bytes: this.#position - start });
     this.#count = 0;
     this.#used = 0;
   }
 
-  /** All records in order. */
-  async records(): Promise<Generator<SortedRecord>> {
-    if (this.#runs.length === 0) {
-      this.#sort();
-      return this.#fromMemory();
-    }
-    await this.spill();
-    this.#arena = undefined;
-    return this.#merged();
+  async #write(bytes: Buffer, length: number): Promise<void> {
+    await writeFully(this.#file as OpenFile, bytes, length, this.#position);
+    this.#position += length;
   }
 
-  *#fromMemory(): Generator<SortedRecord> {
-    const arena = this.#arena;
-    if (!arena) return;
-    for (let i = 0; i < this.#count; i++) yield recordAt(arena, this.#offsets[i] as number);
-  }
-
-  *#merged(): Generator<SortedRecord> {
-    const fd = fs.openSync(this.#path, "r");
-    try {
-      // A heap, of which the first has the least key; equal keys by the age of the run.
-      const heap = this.#runs.map((run, age) => new RunReader(fd, run, age)).filter((reader) => reader.next());
-      for (let i = (heap.length >> 1) - 1; i >= 0; i--) sink(heap, i);
-      for (let first = heap[0]; first; first = heap[0]) {
-        yield first.record;
-        if (!first.next()) {
-          const last = heap.pop() as RunReader;
-          if (heap.length === 0) return;
-          if (last !== first) heap[0] = last;
-        }
-        sink(heap, 0);
-      }
-    } finally {
-      fs.closeSync(fd);
+  /** All records in order. Nothing can be added any more. */
+  async sorted(): Promise<SortedRows> {
+    const readers: RunReader[] = [];
+    if (this.#runs.length > 0) {
+      const fd = fs.openSync(this.#path, "r");
+      readers.push(
+        ...this.#runs.map((run, age) => new RunReader(age, Buffer.allocUnsafeSlow(READ_BYTES), { fd, run })),
+      );
     }
+    const inMemory = new RunReader(readers.length, this.#arena ?? NOTHING, {
+      offsets: this.#sort(),
+      count: this.#count,
+    });
+    this.#sorted = new SortedRows([...readers, inMemory]);
+    return this.#sorted;
   }
 
   async close(): Promise<void> {
     this.#arena = undefined;
+    this.#sorted?.close();
+    this.#sorted = undefined;
     if (!this.#file) return;
     await this.#file.close();
     this.#file = undefined;
     await this.#files.removeTree(this.#path);
   }
 
-  #sort(): void {
-    if (this.#arena) sortRecords(this.#arena, this.#offsets, 0, this.#count, 0);
+  #sort(): Uint32Array {
+    const offsets = this.#offsets ?? new Uint32Array(0);
+    if (this.#arena) sortRecords(this.#arena, offsets, 0, this.#count, 0);
+    return offsets;
   }
 }
 
-function recordAt(buffer: Buffer, at: number): SortedRecord {
-  const keyAt = at + HEADER_BYTES;
-  const keyEnd = keyAt + buffer.readUInt32LE(at);
-  return { buffer, keyAt, keyEnd, payloadAt: keyEnd, payloadEnd: keyEnd + buffer.readUInt32LE(at + 4) };
+const NOTHING = Buffer.alloc(0);
+
+/** Says where the record lies that it is at, until the next step. */
+export class SortedRows {
+  buffer: Buffer = NOTHING;
+  keyAt = 0;
+  keyEnd = 0;
+  payloadAt = 0;
+  payloadEnd = 0;
+  readonly #readers: readonly RunReader[];
+  /** The first has the least key; equal keys by the age of the run. */
+  #heap: RunReader[] | undefined;
+
+  constructor(readers: readonly RunReader[]) {
+    this.#readers = readers;
+  }
+
+  /** Moves to the next record, at first to the first one; false behind the last. */
+  next(): boolean {
+    const heap = this.#advance();
+    const first = heap[0];
+    if (!first) return false;
+    const { buffer, at } = first;
+    this.buffer = buffer;
+    this.keyAt = at + HEADER_BYTES;
+    this.keyEnd = first.keyEnd;
+    this.payloadAt = first.keyEnd;
+    this.payloadEnd = first.end;
+    return true;
+  }
+
+  #advance(): RunReader[] {
+    if (!this.#heap) {
+      const heap = this.#readers.filter((reader) => reader.next());
+      for (let i = (heap.length >> 1) - 1; i >= 0; i--) sink(heap, i);
+      this.#heap = heap;
+      return heap;
+    }
+    const heap = this.#heap;
+    const first = heap[0];
+    if (!first) return heap;
+    if (!first.next()) {
+      const last = heap.pop() as RunReader;
+      if (heap.length === 0) return heap;
+      if (last !== first) heap[0] = last;
+    }
+    if (heap.length > 1) sink(heap, 0);
+    return heap;
+  }
+
+  close(): void {
+    for (const fd of new Set(this.#readers.map((reader) => reader.fd))) if (fd !== undefined) fs.closeSync(fd);
+  }
 }
 
-class RunReader {
-  readonly #fd: number;
-  readonly age: number;
-  #left: number;
-  #position: number;
-  #buffer = Buffer.allocUnsafeSlow(READ_BYTES);
-  #at = 0;
-  #filled = 0;
-  #next = 0;
-  record: SortedRecord = { buffer: this.#buffer, keyAt: 0, keyEnd: 0, payloadAt: 0, payloadEnd: 0 };
+type RunSource = { readonly fd: number; readonly run: Run } | { readonly offsets: Uint32Array; readonly count: number };
 
-  constructor(fd: number, run: Run, age: number) {
-    this.#fd = fd;
+/** The records of one run, from a file or from memory. */
+class RunReader {
+  readonly age: number;
+  readonly fd: number | undefined;
+  readonly #offsets: Uint32Array | undefined;
+  #left: number;
+  #position = 0;
+  buffer: Buffer;
+  at = 0;
+  keyEnd = 0;
+  end = 0;
+  #filled = 0;
+
+  constructor(age: number, buffer: Buffer, source: RunSource) {
     this.age = age;
-    this.#position = run.position;
-    this.#left = run.bytes;
+    this.buffer = buffer;
+    if ("fd" in source) {
+      this.fd = source.fd;
+      this.#position = source.run.position;
+      this.#left = source.run.bytes;
+    } else {
+      this.#offsets = source.offsets;
+      this.#left = source.count;
+    }
   }
 
   next(): boolean {
-    this.#at = this.#next;
-    if (this.#filled - this.#at < HEADER_BYTES && !this.#fill(HEADER_BYTES)) return false;
-    const bytes = HEADER_BYTES + this.#buffer.readUInt32LE(this.#at) + this.#buffer.readUInt32LE(this.#at + 4);
-    if (this.#filled - this.#at < bytes && !this.#fill(bytes)) throw new Error("a run of sorted records is cut short");
-    this.#next = this.#at + bytes;
-    this.record = recordAt(this.#buffer, this.#at);
+    if (this.#offsets) {
+      if (this.#left === 0) return false;
+      this.#left--;
+      this.at = this.#offsets[this.#position++] as number;
+    } else {
+      this.at = this.end;
+      if (this.#filled - this.at < HEADER_BYTES && !this.#fill(HEADER_BYTES)) return false;
+      const bytes = HEADER_BYTES + this.buffer.readUInt32LE(this.at) + this.buffer.readUInt32LE(this.at + 4);
+      if (this.#filled - this.at < bytes && !this.#fill(bytes)) {
+        throw new Error("a run of sorted records is cut short");
+      }
+    }
+    this.keyEnd = this.at + HEADER_BYTES + this.buffer.readUInt32LE(this.at);
+    this.end = this.keyEnd + this.buffer.readUInt32LE(this.at + 4);
     return true;
   }
 
   #fill(wanted: number): boolean {
-    this.#buffer.copy(this.#buffer, 0, this.#at, this.#filled);
-    this.#filled -= this.#at;
-    this.#at = 0;
+    const { buffer } = this;
+    buffer.copy(buffer, 0, this.at, this.#filled);
+    this.#filled -= this.at;
+    this.at = 0;
     while (this.#filled < wanted && this.#left > 0) {
-      const room = Math.min(this.#buffer.length - this.#filled, this.#left);
-      const count = fs.readSync(this.#fd, this.#buffer, this.#filled, room, this.#position);
+      const room = Math.min(buffer.length - this.#filled, this.#left);
+      const count = fs.readSync(this.fd as number, buffer, this.#filled, room, this.#position);
       if (count === 0) return false;
       this.#position += count;
       this.#left -= count;
@@ -190,20 +256,21 @@ class RunReader {
 }
 
 function comesBefore(a: RunReader, b: RunReader): boolean {
-  const [x, y] = [a.record, b.record];
-  const order = compareRanges(x.buffer, x.keyAt, x.keyEnd, y.buffer, y.keyAt, y.keyEnd);
+  const order = compareRanges(a.buffer, a.at + HEADER_BYTES, a.keyEnd, b.buffer, b.at + HEADER_BYTES, b.keyEnd);
   return order < 0 || (order === 0 && a.age < b.age);
 }
 
 function sink(heap: RunReader[], from: number): void {
   for (let i = from; ; ) {
     let least = i;
-    for (const child of [2 * i + 1, 2 * i + 2]) {
+    for (let child = 2 * i + 1; child <= 2 * i + 2; child++) {
       const candidate = heap[child];
       if (candidate && comesBefore(candidate, heap[least] as RunReader)) least = child;
     }
     if (least === i) return;
-    [heap[i], heap[least]] = [heap[least] as RunReader, heap[i] as RunReader];
+    const moved = heap[i] as RunReader;
+    heap[i] = heap[least] as RunReader;
+    heap[least] = moved;
     i = least;
   }
 }

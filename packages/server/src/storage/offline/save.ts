@@ -8,8 +8,9 @@ import { lockDataDir } from "../lock.ts";
 import { mainOfRevisionKey } from "../schema/revision.ts";
 import { convert } from "./convert.ts";
 import { OfflineError } from "./errors.ts";
-import { type JobOptions, jobOf, requireSpace } from "./job.ts";
-import { backendKind } from "./member-dir.ts";
+import { type JobOptions, jobOf } from "./job.ts";
+import { backendKind, databaseFile, refuseNewerBeside } from "./member-dir.ts";
+import { bytesToWrite, requireSpace } from "./space.ts";
 import { damageAsError, openStore } from "./store.ts";
 import { sha256OfFile, TaskThread } from "./tasks.ts";
 
@@ -32,7 +33,7 @@ export async function saveSnapshot(options: SaveOptions): Promise<Saved> {
   const job = jobOf(options);
   const paths = dataDirPaths(options.dataDir);
   const kind = backendKind(paths);
-  const source = kind === "lmdb" ? paths.backendFile : paths.boltFile;
+  const source = databaseFile(paths, kind);
   const temporary = `${snapshotPath}.part`;
   if (fs.existsSync(snapshotPath) && !fs.statSync(snapshotPath).isFile()) {
     throw new OfflineError(`${snapshotPath} is no file`);
@@ -40,12 +41,14 @@ export async function saveSnapshot(options: SaveOptions): Promise<Saved> {
   if (isWithin(paths.memberDir, snapshotPath)) {
     throw new OfflineError(`${snapshotPath} is among the files of the member itself`);
   }
+  const folder = path.dirname(path.resolve(snapshotPath));
+  if (!fs.existsSync(folder)) throw new OfflineError(`open ${temporary}: no such file or directory`);
   const lock = await lockDataDir(paths);
   try {
+    refuseNewerBeside(paths, kind);
     const store = openStore(source, kind);
     try {
-      const folder = path.dirname(path.resolve(snapshotPath));
-      requireSpace(folder, store.sizeBytes, options);
+      requireSpace(folder, bytesToWrite({ path: source, from: kind, to: "bbolt" }), options);
       logger.info("saving snapshot", { path: snapshotPath, "data-dir": options.dataDir });
       const last = store.lastKey("key");
       const { sizeBytes, hash } = await convert(store, {

@@ -235,10 +235,20 @@ export function changedCursor(store: Pick<Store, "cursor">, bucket: string, chan
   return new ListCursor([...all.values()].sort((a, b) => compareBytes(a[0], b[0])));
 }
 
-/** `snapshot status`'s hash of etcd's buckets, whatever file they are in. */
+/** Buckets that no etcd makes and this server has no place for. Only a bbolt file can have them. */
+export function strangeBuckets(store: Store): string[] {
+  return store.buckets.filter((name) => !(BUCKETS as readonly string[]).includes(name));
+}
+
+/** etcd's buckets, whether they are there or not, and all others that are there; in byte order. */
+export function allBuckets(store: Store): string[] {
+  return [...BUCKETS, ...strangeBuckets(store)].sort((a, b) => compareBytes(utf8Bytes(a), utf8Bytes(b)));
+}
+
+/** `snapshot status`'s hash of all buckets, whatever file they are in; one of etcd's that is not there counts as empty. */
 export function hashOfBuckets(store: Store, onProgress?: (bytesRead: number) => void): number {
   let hash = 0;
-  for (const bucket of BUCKETS) {
+  for (const bucket of allBuckets(store)) {
     hash = crc32c(utf8Bytes(bucket), hash);
     const rows = store.cursor(bucket);
     while (rows.next()) hash = store.rowCrc(rows, hash);

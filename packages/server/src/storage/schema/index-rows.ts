@@ -109,14 +109,17 @@ function liveRowLength(row: Omit<LiveRow, "inline">): number {
   );
 }
 
-function writeLiveRow(into: Uint8Array, offset: number, row: Omit<LiveRow, "inline">): void {
+/** Writes what {@link encodeLiveRow} makes at `offset`, and returns where it ends. */
+export function writeLiveRow(into: Uint8Array, offset: number, row: Omit<LiveRow, "inline">): number {
   const hasLease = row.lease !== 0n;
   into[offset] = hasLease ? FLAG_LEASE : 0;
   let at = writeVarint(into, offset + 1, row.main);
   at = writeVarint(into, at, row.sub);
   at = writeVarint(into, at, row.main - row.createRevision);
   at = writeVarint(into, at, row.version);
-  if (hasLease) new DataView(into.buffer, into.byteOffset + at, 8).setBigInt64(0, row.lease);
+  if (!hasLease) return at;
+  new DataView(into.buffer, into.byteOffset + at, 8).setBigInt64(0, row.lease);
+  return at + 8;
 }
 
 /** The other form: the whole KeyValue, so that a range finds it without a second look-up. */

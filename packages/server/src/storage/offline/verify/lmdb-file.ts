@@ -12,11 +12,10 @@ import { BUCKETS, TABLES } from "../../backend/types.ts";
 import { systemFiles } from "../../file-system.ts";
 import { LmdbFileError, type TreeRecord } from "../../lmdb/format.ts";
 import { LmdbFile, TreeCursor } from "../../lmdb/walk.ts";
-import type { LmdbWriter } from "../../lmdb/writer.ts";
 import { INDEX_MARKER_KEY } from "../../schema/index-rows.ts";
 import { isLongNameKey, nameOfRow } from "../../schema/names.ts";
 import { ListCursor } from "../../rows.ts";
-import { IndexBuilder } from "../index-build.ts";
+import { IndexBuilder, type IndexTable, type IndexTarget } from "../index-build.ts";
 import { isDamage } from "../store.ts";
 import type { DatabaseContent } from "./bolt-file.ts";
 import type { Report } from "./report.ts";
@@ -252,17 +251,17 @@ class LmdbCheck {
       const rows = this.#file.cursor("key");
       while (rows.next()) {
         builder.add(rows);
-        if (builder.isFull) await builder.makeRoom();
+        if (!builder.hasRoom()) await builder.makeRoom();
       }
-      const comparing = {
-        table: (name: string) => {
+      const comparing: IndexTarget = {
+        table: (name) => {
           const table = new ComparedTable(this.#path, name, (problem) => this.#repairable(problem, REBUILD));
           tables.set(name, table);
           return table;
         },
         output: { isFull: false, drain: async () => {} },
       };
-      await builder.write(comparing as unknown as LmdbWriter);
+      await builder.write(comparing);
     } catch (error) {
       if (!isDamage(error)) throw error;
       this.#repairable(`the index cannot be read: ${error.message}`, REBUILD);
@@ -279,7 +278,7 @@ function ordinal(n: number): string {
 }
 
 /** Takes the rows that should be there, and says which are not. */
-class ComparedTable {
+class ComparedTable implements IndexTable {
   readonly #file: LmdbFile;
   readonly #rows: TreeCursor;
   readonly #name: string;
@@ -292,6 +291,10 @@ class ComparedTable {
     this.#rows = this.#file.rawCursor(name);
     this.#name = name;
     this.#tell = tell;
+  }
+
+  putRange(keyIn: Buffer, keyAt: number, keyEnd: number, valueIn: Buffer, valueAt: number, valueEnd: number): void {
+    this.put(keyIn.subarray(keyAt, keyEnd), valueIn.subarray(valueAt, valueEnd));
   }
 
   put(key: Uint8Array, value: Uint8Array): void {

@@ -32,6 +32,13 @@ export class Report {
     else this.#untold.set(path, (this.#untold.get(path) ?? 0) + 1);
   }
 
+  /** Whether something of a file, or of a file in a directory, is lost. */
+  isLost(path: string): boolean {
+    return this.findings.some(
+      (finding) => finding.severity === "lost" && (finding.path === path || finding.path.startsWith(`${path}/`)),
+    );
+  }
+
   get verdict(): Verdict {
     return this.#worst;
   }
