@@ -272,13 +272,38 @@ describe("logging in", () => {
     expect(seen).toEqual(["token.1", "token.2", "token.2"]);
   });
 
-  it("gives up after one new token", async () => {
+  it("fetches one again and again while users and roles change, until the call's time is up", async () => {
     const fake = await server();
-    fake.on(Auth.methods.authenticate, () => ({ token: "t" }));
+    let logins = 0;
+    fake.on(Auth.methods.authenticate, () => ({ token: `token.${++logins}` }));
+    fake.on(KV.methods.put, (_request, { metadata }) => {
+      if (metadata.get("token") !== "token.4") throw new EtcdError("AuthOldRevision");
+      return {};
+    });
     fake.on(KV.methods.range, () => {
       throw new EtcdError("InvalidAuthToken");
     });
-    expect(await fails((await client([fake], login)).kv.get("k"))).toMatchObject({ kind: "InvalidAuthToken" });
+    const c = await client([fake], login);
+    await c.kv.put("k", "v");
+    expect(logins).toBe(4);
+    const error = await fails(c.kv.get("k", { timeoutMs: 100 }));
+    expect(codeOf(error)).toBe(Code.DeadlineExceeded);
+  });
+
+  it("whoever has a certificate for a name just asks again when users and roles have changed meanwhile", async () => {
+    const fake = await server();
+    let puts = 0;
+    fake.on(KV.methods.put, () => {
+      if (++puts < 3) throw new EtcdError("AuthOldRevision");
+      return {};
+    });
+    fake.on(KV.methods.range, () => {
+      throw new EtcdError("InvalidAuthToken");
+    });
+    const c = await client([fake]);
+    await c.kv.put("k", "v");
+    expect(puts).toBe(3);
+    expect(await fails(c.kv.get("k"))).toMatchObject({ kind: "InvalidAuthToken" });
   });
 
   it("goes on without a token when the server wants none", async () => {

@@ -13,7 +13,7 @@ import { codeOf, ConnectionError, DEADLINE_TEXT, RpcError, statusError } from ".
 import { KvClient } from "./kv.ts";
 import { LeaseClient } from "./lease.ts";
 import { MaintenanceClient } from "./maintenance.ts";
-import { type CallOptions, type ClientOptions, DEFAULT_SEND_BYTES_MAX } from "./options.ts";
+import { ATTEMPTS_MAX, type CallOptions, type ClientOptions, DEFAULT_SEND_BYTES_MAX } from "./options.ts";
 import { isRepeatable, pauseMs, shouldRepeat, sleep, wasNeverSent } from "./retry.ts";
 import { type WatchInit, type WatchOptions, Watcher } from "./watch.ts";
 import { Auth, Code, type ErrorKind, EtcdError } from "./wire/index.ts";
@@ -101,7 +101,6 @@ export class Client implements AsyncDisposable {
     const sendBytesMax = this.#options.sendBytesMax ?? DEFAULT_SEND_BYTES_MAX;
     const deadlineMs = options.timeoutMs === undefined ? Number.POSITIVE_INFINITY : Date.now() + options.timeoutMs;
     const repeatable = isRepeatable(method.path, request);
-    let hasRenewedToken = false;
     for (let attempt = 0; ; attempt++) {
       let target = options.endpoint ?? this.endpoints[0] ?? "";
       try {
@@ -123,12 +122,7 @@ export class Client implements AsyncDisposable {
         const { cause } = error as Error;
         const connectionError = cause instanceof ConnectionError ? cause.message : undefined;
         this.#options.onAttemptFailed?.({ target, attempt, code, details, connectionError });
-        if (!hasRenewedToken && this.#wantsNewToken(error) && method.path !== Auth.methods.authenticate.path) {
-          hasRenewedToken = true;
-          this.#token = undefined;
-          await this.login();
-          continue;
-        }
+        if (await this.#renewed(method.path, error, attempt, options.signal)) continue;
         if (Date.now() >= deadlineMs) {
           if (error instanceof RpcError && details === DEADLINE_TEXT) throw error;
           throw new RpcError(Code.DeadlineExceeded, DEADLINE_TEXT, { cause: error });
@@ -137,6 +131,25 @@ export class Client implements AsyncDisposable {
         await sleep(pauseMs(), options.signal);
       }
     }
+  }
+
+  /**
+   * Whether the call may be sent once more since it was refused, and so not carried out, for what it said of its user:
+   * with a token of now, or, where a certificate names the user, as it is, because only the revision of users and roles
+   * had moved on while it was under way. Others may go on changing them; as in etcd it is tried 100 times at most.
+   */
+  async #renewed(path: string, error: unknown, attempt: number, signal: AbortSignal | undefined): Promise<boolean> {
+    if (!(error instanceof EtcdError) || attempt + 1 >= ATTEMPTS_MAX || path === Auth.methods.authenticate.path) {
+      return false;
+    }
+    const hasName = this.#options.username !== undefined;
+    if (hasName ? !TOKEN_ERRORS.has(error.kind) : error.kind !== "AuthOldRevision") return false;
+    if (attempt > 0) await sleep(pauseMs(), signal);
+    if (hasName) {
+      this.#token = undefined;
+      await this.login();
+    }
+    return true;
   }
 
   #wantsNewToken(error: unknown): boolean {

@@ -55,6 +55,7 @@ import {
   lockDataDir,
   openBackend,
   prepareDataDir,
+  readConsistentIndex,
   type SnapStore,
   systemFiles,
   walExists,
@@ -87,9 +88,19 @@ export interface RunningMember extends RunningEtcd {
   readonly peerHandler: HttpTransport["handler"];
 }
 
+const RECOMMENDED_REQUEST_BYTES_MAX = 10 * 1024 * 1024;
+
 /** A member without ports: what tests and embedders with a transport of their own start. */
 export async function startMember(config: ServerConfig, deps: BootDeps): Promise<RunningMember> {
   const { logger, clock, random } = deps;
+  if (config.maxRequestBytes > RECOMMENDED_REQUEST_BYTES_MAX) {
+    logger.warn("exceeded recommended request limit", {
+      "max-request-bytes": config.maxRequestBytes,
+      "max-request-size": humanBytes(config.maxRequestBytes),
+      "recommended-request-bytes": RECOMMENDED_REQUEST_BYTES_MAX,
+      "recommended-request-size": humanBytes(RECOMMENDED_REQUEST_BYTES_MAX),
+    });
+  }
   const isInline = deps.backendCommits === "inline";
   const metrics = new MemberMetrics();
   const dialTimeoutMs = 1000 + electionTimeoutMs(config);
@@ -143,7 +154,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       adoptDatabase: async (snaps, snapshotIndex) => {
         await refuseIfOvertaken(paths, snaps, snapshotIndex);
         await backend.replaceWith(await importDatabase(snaps, snapshotIndex, isInline));
-        await snaps.releaseDatabases(snapshotIndex + 1);
+        await snaps.releaseDatabases(snapshotIndex + 1, { isOrphaned: true });
       },
       remote: {
         members: (urls, { isQuiet }) =>
@@ -220,6 +231,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
         reportUnreachable: (id) => server.reportUnreachable(id),
         reportSnapshot: (id, ok) => server.reportSnapshot(id, ok),
         isRemoved: (id) => server.isRemoved(id),
+        heartbeatSent: (id) => server.heartbeatSent(id),
       },
       clock,
       logger,
@@ -268,10 +280,18 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
         installSnapshot: async ({ data, metadata }) => {
           const incoming = await importDatabase(booted.snaps, metadata.index, isInline);
           await store.pause();
+          logger.info("closing old backend file");
           await backend.replaceWith(incoming);
+          logger.info("closed old backend file");
+          logger.info("restoring mvcc store");
           await store.reload(backend);
+          logger.info("restored mvcc store", { "consistent-index": readConsistentIndex(backend).index });
+          logger.info("restoring lease store");
           lessor.reload(backend);
+          logger.info("restored lease store");
+          logger.info("restoring cluster configuration");
           cluster.recover(data, backend);
+          logger.info("restored cluster configuration");
           await booted.snaps.releaseDatabases(metadata.index + 1);
         },
         observer: metrics.server,
@@ -326,6 +346,14 @@ export async function startEtcd(given: Config, deps: BootDeps): Promise<RunningE
     const { server } = member;
     ports.addFamilies(() => member.metrics.families());
     try {
+      logger.info("now serving peer/client/metrics", {
+        "local-member-id": hexId(server.member.id),
+        "initial-advertise-peer-urls": config.advertisePeerUrls,
+        "listen-peer-urls": config.listenPeerUrls,
+        "advertise-client-urls": config.advertiseClientUrls,
+        "listen-client-urls": config.listenClientUrls,
+        "listen-metrics-urls": config.listenMetricsUrls,
+      });
       await ports.servePeers(server, member.peerHandler);
       await server.ready;
       await ports.serveClients(server);

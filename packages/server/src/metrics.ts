@@ -79,6 +79,10 @@ export class MemberMetrics {
   #leasesRevoked = 0;
   #leasesRenewed = 0;
   #leasesExpired = 0;
+  #lateHeartbeats = 0;
+  #promotions = 0;
+  readonly #refusedPromotions = new LabelledValues();
+  #isInstalling = false;
   #slowApplies = 0;
   #slowReads = 0;
   #failedReads = 0;
@@ -143,6 +147,16 @@ export class MemberMetrics {
     },
     leaseExpired: () => {
       this.#leasesExpired++;
+    },
+    heartbeatLate: () => {
+      this.#lateHeartbeats++;
+    },
+    learnerPromoted: (refusal) => {
+      if (refusal === undefined) this.#promotions++;
+      else this.#refusedPromotions.add({ Reason: refusal });
+    },
+    installing: (isInstalling) => {
+      this.#isInstalling = isInstalling;
     },
   };
 
@@ -310,6 +324,26 @@ export class MemberMetrics {
         this.#leasesRenewed,
       ),
       counter("etcd_debugging_server_lease_expired_total", "The total number of expired leases.", this.#leasesExpired),
+      counter(
+        "etcd_server_heartbeat_send_failures_total",
+        "The total number of leader heartbeat send failures (likely overloaded from slow disk).",
+        this.#lateHeartbeats,
+      ),
+      counter(
+        "etcd_server_learner_promote_successes",
+        "The total number of successful learner promotions while this member is leader.",
+        this.#promotions,
+      ),
+      this.#refusedPromotions.family(
+        "counter",
+        "etcd_server_learner_promote_failures",
+        "The total number of failed learner promotions (likely learner not ready) while this member is leader.",
+      ),
+      gauge(
+        "etcd_server_snapshot_apply_in_progress_total",
+        "1 if the server is applying the incoming snapshot. 0 if none.",
+        this.#isInstalling ? 1 : 0,
+      ),
       this.#leaseTtls.family("etcd_debugging_lease_ttl_total", "Bucketed histogram of lease TTLs."),
       counter(
         "etcd_server_slow_apply_total",

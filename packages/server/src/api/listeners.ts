@@ -3,7 +3,7 @@
  * fails first; peers are served when raft runs, clients when the member has told the cluster its name.
  */
 import type { EtcdServer } from "../etcdserver/index.ts";
-import type { Clock } from "../lib/clock.ts";
+import type { Clock, Timer } from "../lib/clock.ts";
 import { isTlsScheme, parseEtcdUrl } from "../lib/listen-url.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Family } from "../lib/metrics.ts";
@@ -21,7 +21,7 @@ import {
   type TlsDialler,
 } from "../rpc/index.ts";
 import { createGateway } from "./gateway/gateway.ts";
-import { ServerMetrics } from "./http/metrics.ts";
+import { fileDescriptors, ServerMetrics } from "./http/metrics.ts";
 import { pprofRoutes } from "./http/pprof.ts";
 import { clientHandler, type HttpDeps, metricsHandler, notFound } from "./http/routes.ts";
 import { acceptorOf, checkSchemes, diallerOf, type SideTls, tlsOf, type TlsPortsConfig } from "./tls-ports.ts";
@@ -30,6 +30,7 @@ import { type ApiServices, apiServices } from "./v3/services.ts";
 
 /** What gRPC may add to a request that raft takes. */
 const GRPC_OVERHEAD_BYTES = 512 * 1024;
+const FILES_CHECK_INTERVAL_MS = 10 * 60 * 1000;
 
 /** What the ports need to know of the configuration; `Config` has it all. */
 export interface ListenersConfig extends TlsPortsConfig {
@@ -81,10 +82,13 @@ export class BoundListeners {
   readonly #config: ListenersConfig;
   readonly #deps: ListenersDeps;
   readonly #peers: OnePortListener[] = [];
+  /** Addresses of those that answer. */
+  readonly #servedPeers: string[] = [];
   readonly #clients: ClientPort[] = [];
   readonly #metricsPorts: OnePortListener[] = [];
   readonly #rpcServers: RpcServer[] = [];
   #services: ApiServices | undefined;
+  #filesTimer: Timer | undefined;
   readonly metrics: ServerMetrics;
   #peerTls: SideTls | undefined;
 
@@ -256,7 +260,10 @@ export class BoundListeners {
     const http: HttpHandler = handler ?? ((_request, response) => notFound(response));
     for (const listener of this.#peers) {
       await listener.serve({ grpc, http });
-      logger.info("serving peer traffic", { address: parseEtcdUrl(listener.url).host });
+      const { host: address } = parseEtcdUrl(listener.url);
+      logger.info("serving peer traffic", { address });
+      logger.info("cmux::serve", { address });
+      this.#servedPeers.push(address);
     }
   }
 
@@ -268,6 +275,7 @@ export class BoundListeners {
     const services = [...onAllPorts, ...onClientPorts];
     this.metrics.addServices(services);
     const grpc = await this.#rpcServer(services, server);
+    this.#watchFiles();
     const isProfiled = config.enablePprof || logger.isDebugEnabled;
     if (isProfiled) logger.info("pprof is enabled", { path: "/debug/pprof" });
     const http: HttpDeps = {
@@ -299,6 +307,16 @@ export class BoundListeners {
     }
   }
 
+  /** etcd's word to operators whose limit of open files is nearly reached, which is looked at now and then. */
+  #watchFiles(): void {
+    const { clock, logger } = this.#deps;
+    const files = fileDescriptors();
+    if (!files) return;
+    const { used, limit } = files;
+    if (used >= (limit / 5) * 4) logger.warn("80% of file descriptors are used", { used, limit });
+    this.#filesTimer = clock.after(FILES_CHECK_INTERVAL_MS, () => this.#watchFiles(), { unref: true });
+  }
+
   /** Families that are kept elsewhere, for `/metrics`. */
   addFamilies(families: () => readonly Family[]): void {
     this.metrics.addFamilies(families);
@@ -313,9 +331,14 @@ export class BoundListeners {
 
   /** Lets go of every port and connection. */
   close(): void {
+    const { logger } = this.#deps;
+    this.#filesTimer?.cancel();
+    const served = this.#servedPeers.splice(0);
+    for (const address of served) logger.info("stopping serving peer traffic", { address });
     for (const rpc of this.#rpcServers) rpc.destroy();
     for (const listener of [...this.#peers, ...this.#metricsPorts]) listener.destroy();
     for (const { listener } of this.#clients) listener.destroy();
+    for (const address of served) logger.info("stopped serving peer traffic", { address });
   }
 }
 

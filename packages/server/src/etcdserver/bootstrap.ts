@@ -107,13 +107,13 @@ export async function bootstrap(deps: BootstrapDeps): Promise<Bootstrapped> {
         throw new BootstrapError(`failed to recover v3 backend from snapshot: ${reason}`, { cause: error });
       }
       ({ index: consistentIndex } = readConsistentIndex(backend));
-      logger.info("recovered v3 backend from snapshot", {
-        "backend-size-bytes": backend.sizeBytes(),
-        "backend-size": humanBytes(backend.sizeBytes()),
-        "backend-size-in-use-bytes": backend.sizeInUseBytes(),
-        "backend-size-in-use": humanBytes(backend.sizeInUseBytes()),
-      });
     }
+    logger.info("recovered v3 backend from snapshot", {
+      "backend-size-bytes": backend.sizeBytes(),
+      "backend-size": humanBytes(backend.sizeBytes()),
+      "backend-size-in-use-bytes": backend.sizeInUseBytes(),
+      "backend-size-in-use": humanBytes(backend.sizeInUseBytes()),
+    });
   } else if (!isNew) {
     logger.info("No snapshot found. Recovering WAL from scratch!");
   }

@@ -28,10 +28,14 @@ export async function decideClusterVersion(options: {
   const versions = await Promise.all(
     cluster.members().map(async (member) => {
       if (member.id === memberId) return parseVersion(SERVER_VERSION);
-      const answer = await transport.memberVersion(member.id);
       const id = { "remote-member-id": hexId(member.id) };
+      let reason = "the member has no peer URL";
+      const answer = await transport.memberVersion(member.id, (address, error) => {
+        reason = error;
+        logger.warn("failed to reach the peer URL", { address, ...id, error });
+      });
       if (!answer) {
-        logger.warn("failed to get version", id);
+        logger.warn("failed to get version", { ...id, error: reason });
         return undefined;
       }
       const version = parseVersion(answer.server);

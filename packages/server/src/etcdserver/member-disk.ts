@@ -39,6 +39,15 @@ export class MemberDisk implements RaftDisk, SnapshotDisk {
     this.#wal.releaseTo(index);
   }
 
+  purged() {
+    const { maxSnapshotFiles, maxWalFiles } = this.#keep;
+    const snaps = maxSnapshotFiles > 0 ? ["snap.db", "snap"] : [];
+    return [
+      ...snaps.map((suffix) => ({ dir: this.#snaps.dir, suffix, max: maxSnapshotFiles })),
+      ...(maxWalFiles > 0 ? [{ dir: this.#wal.dir, suffix: "wal", max: maxWalFiles }] : []),
+    ];
+  }
+
   async purge(): Promise<void> {
     await this.#snaps.purge(this.#keep.maxSnapshotFiles);
     if (this.#keep.maxWalFiles > 0) await this.#wal.purge(this.#keep.maxWalFiles);

@@ -103,7 +103,14 @@ import {
 } from "../membership/index.ts";
 import { isTxnReadOnly, isTxnSerializable, type MvccStore, type WatchHub } from "../mvcc/index.ts";
 import { InternalRaftRequest, Request } from "../pb/etcdserverpb.ts";
-import { type ConfChange, ConfChangeType, type ConfState, type Message, type Snapshot } from "../pb/raftpb.ts";
+import {
+  type ConfChange,
+  ConfChangeType,
+  ConfChangeTypeInfo,
+  type ConfState,
+  type Message,
+  type Snapshot,
+} from "../pb/raftpb.ts";
 import type { MemoryStorage, RawNode } from "../raft/index.ts";
 import {
   type Backend,
@@ -138,6 +145,7 @@ import type {
   SnapshotStream,
 } from "./door.ts";
 import { fastForwardElection } from "./fast-forward.ts";
+import { HeartbeatWatch } from "./heartbeat-watch.ts";
 import {
   APPLIED_INDEX_WAIT_MS,
   APPLY_LAG_MAX,
@@ -212,6 +220,12 @@ export interface ServerObserver {
   leaseRenewed?(): void;
   /** This member, as the leader, revoked a lease because its time was over. */
   leaseExpired?(): void;
+  /** As the leader it sent a heartbeat late. */
+  heartbeatLate?(): void;
+  /** As the leader it promoted a learner, or refused to, for this reason. */
+  learnerPromoted?(refusal: string | undefined): void;
+  /** A snapshot of the leader is being installed, or no longer. */
+  installing?(isInstalling: boolean): void;
 }
 
 /** A body of InternalRaftRequest: exactly one of its fields. */
@@ -269,6 +283,10 @@ export class Server implements EtcdServer, TransportSink {
   readonly #readyResult = deferred();
   readonly #jobs: Promise<void>[] = [];
   readonly #leaderListeners = new Set<(leaderId: bigint) => void>();
+  /** The leader that the log was told of last. */
+  #toldLeaderId = 0n;
+  readonly #raftLogger: Logger;
+  readonly #heartbeats: HeartbeatWatch;
   #firstCommitListeners: (() => void)[] = [];
   #leaderElectedAtMs = Number.NEGATIVE_INFINITY;
   #leaderLostAtMs: number | undefined;
@@ -283,6 +301,13 @@ export class Server implements EtcdServer, TransportSink {
     this.#config = config;
     this.#clock = clock;
     this.#logger = logger;
+    this.#raftLogger = logger.named?.("raft") ?? logger;
+    this.#heartbeats = new HeartbeatWatch({
+      clock,
+      logger,
+      intervalMs: config.tickMs,
+      late: () => deps.observer?.heartbeatLate?.(),
+    });
     this.#cluster = cluster;
     this.#store = deps.store;
     this.#lessor = deps.lessor;
@@ -386,7 +411,7 @@ export class Server implements EtcdServer, TransportSink {
     this.#logger.info("starting etcd server", {
       "local-member-id": hexId(this.member.id),
       "local-server-version": SERVER_VERSION,
-      "cluster-id": hexId(this.member.clusterId),
+      ...(this.#cluster.version() === undefined ? {} : { "cluster-id": hexId(this.member.clusterId) }),
       "cluster-version": this.#shortClusterVersion() ?? "to_be_decided",
     });
     for (const member of this.#cluster.members()) {
@@ -537,7 +562,18 @@ export class Server implements EtcdServer, TransportSink {
 
   // Raft's side.
 
+  #tellLeader(leaderId: bigint): void {
+    const [me, before, now] = [this.member.id, this.#toldLeaderId, leaderId].map(hexId);
+    const term = `at term ${this.#loop.term}`;
+    if (leaderId === 0n) this.#raftLogger.info(`raft.node: ${me} lost leader ${before} ${term}`);
+    else if (this.#toldLeaderId === 0n) this.#raftLogger.info(`raft.node: ${me} elected leader ${now} ${term}`);
+    else this.#raftLogger.info(`raft.node: ${me} changed leader from ${before} to ${now} ${term}`);
+    this.#toldLeaderId = leaderId;
+  }
+
   #leaderChanged(leaderId: bigint): void {
+    this.#tellLeader(leaderId);
+    this.#heartbeats.reset();
     const now = this.#clock.monotonicMs();
     const hasLeader = leaderId !== 0n;
     if (hasLeader) {
@@ -585,18 +621,32 @@ export class Server implements EtcdServer, TransportSink {
       "incoming-leader-snapshot-term": term,
     };
     this.#logger.info("applying snapshot", fields);
+    this.#logger.info("applied incoming Raft snapshot", { "snapshot-index": index });
+    this.#deps.observer?.installing?.(true);
     await this.#deps.installSnapshot(snapshot);
-    this.#alarms.reload(this.#deps.backend);
-    this.#auth.store.reload(this.#deps.backend);
+    this.#step("alarm store", () => this.#alarms.reload(this.#deps.backend));
+    this.#step("auth store", () => this.#auth.store.reload(this.#deps.backend));
     const { index: consistentIndex } = readConsistentIndex(this.#deps.backend);
     this.#apply.restored({ index, term, confState, consistentIndex });
     this.#snapshotter.installed(index);
     this.#applied.reach(index);
+    this.#logger.info("removing old peers from network");
     this.#transport.removeAllPeers();
+    this.#logger.info("removed old peers from network");
+    this.#logger.info("adding peers from new cluster configuration");
     for (const member of this.#cluster.members()) {
       if (member.id !== this.member.id) this.#transport.addPeer(member.id, member.peerUrls);
     }
+    this.#logger.info("added peers from new cluster configuration");
+    this.#deps.observer?.installing?.(false);
     this.#logger.info("applied snapshot", fields);
+  }
+
+  /** A part of the state that is read from a database which came with a snapshot. */
+  #step(what: string, read: () => void): void {
+    this.#logger.info(`restoring ${what}`);
+    read();
+    this.#logger.info(`restored ${what}`);
   }
 
   process(message: Message): void {
@@ -609,6 +659,10 @@ export class Server implements EtcdServer, TransportSink {
 
   reportSnapshot(id: bigint, ok: boolean): void {
     this.#loop.call((node) => node.reportSnapshot(id, ok));
+  }
+
+  heartbeatSent(to: bigint): void {
+    this.#heartbeats.sent(to);
   }
 
   isRemoved(id: bigint): boolean {
@@ -1375,6 +1429,18 @@ export class Server implements EtcdServer, TransportSink {
   /** Only the leader knows how far a learner is. */
   async #promoteAsLeader(id: bigint, ctx: RequestContext): Promise<readonly Member[]> {
     if (!this.#loop.isLeader) throw new EtcdError("NotLeader");
+    const { observer } = this.#deps;
+    try {
+      const members = await this.#promote(id, ctx);
+      observer?.learnerPromoted?.(undefined);
+      return members;
+    } catch (error) {
+      observer?.learnerPromoted?.((error as Error).message);
+      throw error;
+    }
+  }
+
+  async #promote(id: bigint, ctx: RequestContext): Promise<readonly Member[]> {
     await this.#waitApplied();
     const { progress } = this.#deps.node.status();
     const target = progress.get(id);
@@ -1414,7 +1480,13 @@ export class Server implements EtcdServer, TransportSink {
     const applied = new Promise<Applied>((resolve, reject) => this.#pendingChanges.set(suffix, { resolve, reject }));
     this.#loop.propose({ kind: "confChange", suffix, change });
     try {
-      return (await orAborted(applied, ctx.signal)).response as readonly Member[];
+      const { response } = await orAborted(applied, ctx.signal);
+      this.#logger.info("applied a configuration change through raft", {
+        "local-member-id": hexId(this.member.id),
+        "raft-conf-change": ConfChangeTypeInfo.nameOf[type] ?? type,
+        "raft-conf-change-node-id": hexId(nodeId),
+      });
+      return response as readonly Member[];
     } finally {
       this.#pendingChanges.delete(suffix);
     }

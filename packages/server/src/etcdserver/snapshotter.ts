@@ -11,6 +11,7 @@
  */
 import { hexId } from "../lib/bytes.ts";
 import type { Clock } from "../lib/clock.ts";
+import { goDuration } from "../lib/go-format.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ConfState, Snapshot } from "../pb/raftpb.ts";
 import type { MemoryStorage } from "../raft/index.ts";
@@ -26,6 +27,8 @@ export interface SnapshotDisk {
   releaseTo(index: number): void;
   /** Deletes what is not needed beyond the numbers to keep. */
   purge(): Promise<void>;
+  /** What {@link purge} looks at: files of a kind in a folder, of which so many stay. */
+  purged(): readonly { readonly dir: string; readonly suffix: string; readonly max: number }[];
 }
 
 export interface SnapshotterDeps {
@@ -106,6 +109,9 @@ export class Snapshotter {
 
   /** Deletes old files every 30 s until {@link stop}. */
   async runPurge(): Promise<void> {
+    for (const kind of this.#deps.disk.purged()) {
+      this.#deps.logger.info("started to purge file", { ...kind, interval: goDuration(FILE_PURGE_INTERVAL_MS) });
+    }
     for await (const _tick of this.#deps.clock.every(FILE_PURGE_INTERVAL_MS, this.#stop.signal)) {
       await this.#deps.disk.purge();
     }

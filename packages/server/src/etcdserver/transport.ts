@@ -21,8 +21,11 @@ export interface Transport {
   removeAllPeers(): void;
   /** Since when the peer is reachable, on the monotonic clock; undefined when it is not. */
   activeSinceMs(id: bigint): number | undefined;
-  /** Asks another member over HTTP on its peer port. Undefined: it did not answer. */
-  memberVersion(id: bigint): Promise<{ readonly server: string; readonly cluster: string } | undefined>;
+  /** Asks another member over HTTP on its peer port. Undefined: no URL of it answered; `failed` has heard why of each. */
+  memberVersion(
+    id: bigint,
+    failed?: (address: string, error: string) => void,
+  ): Promise<{ readonly server: string; readonly cluster: string } | undefined>;
   /** Asks at one peer URL: see CorruptionDeps.peerHashKv. */
   hashKv(url: string, revision: number, signal: AbortSignal): Promise<PeerHash>;
   /** Asks the leader to renew a lease: its TTL, 0 for an unknown lease, undefined when the leader gave no answer. */
@@ -49,6 +52,8 @@ export interface TransportSink {
   reportUnreachable(id: bigint): void;
   reportSnapshot(id: bigint, ok: boolean): void;
   isRemoved(id: bigint): boolean;
+  /** A heartbeat leaves for a follower. */
+  heartbeatSent?(to: bigint): void;
 }
 
 /** For a member that is alone in its cluster: nobody to talk to. */

@@ -63,11 +63,11 @@ describe("Counts", () => {
               model.add(one.key);
               backend.write((tx) => {
                 tx.put("live", liveKey(keyBytes(one.key)), Buffer.from("row"));
-                counts.added(tx, keyBytes(one.key));
+                counts.added(tx, keyBytes(one.key), 2);
               });
             } else if (one.kind === "remove" && model.delete(one.key)) {
               backend.write((tx) => tx.delete("live", keyBytes(one.key)));
-              counts.removed(keyBytes(one.key));
+              counts.removed(keyBytes(one.key), 2);
             } else if (one.kind === "count") {
               check(one.key, one.end);
             } else if (one.kind === "yield") {

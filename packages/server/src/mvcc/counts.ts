@@ -12,6 +12,10 @@
  * A fence is a short user key, so a group of long keys (see index-rows.ts) is never cut. Memory: one fence for a few
  * hundred keys.
  *
+ * Each block also carries the pairs of its keys, if a listing has left them (pair-cache.ts), and the revision of its last
+ * change, as far as that is being kept: `track` begins it, and only then are listings interested. Pairs that are there are
+ * those of now, and of every revision from `changedAt` on.
+ *
  * Nothing is stored: after a start the blocks are made by a scan over row keys in slices, and until that has passed the
  * end of a range it is walked. Writes keep them up.
  */
@@ -21,6 +25,7 @@ import { yieldToEventLoop } from "../lib/wait.ts";
 import { type BackendReader, isLongLiveKey, liveKey, SHORT_KEY_BYTES_MAX } from "../storage/index.ts";
 import { countLive } from "./key-index.ts";
 import { isEmptyRange, type KeyRange, keyAfter } from "./key-range.ts";
+import type { BlockPairs, PairCache } from "./pair-cache.ts";
 
 /** Keys of a block when it is made; it is cut in two at twice as many. */
 export const COUNT_BLOCK_KEYS = 256;
@@ -35,7 +40,22 @@ interface Group {
   /** Ascending; block i holds the row keys from `fences[i]` to the next fence. Never empty. */
   readonly fences: KeyString[];
   readonly counts: number[];
+  /** What is kept of the block for listings. */
+  readonly pairs: (BlockPairs | undefined)[];
+  /** Revision of the block's last change since tracking began; 0: none. */
+  readonly changedAt: number[];
   sum: number;
+}
+
+/** A block as a listing sees it, good until something is written. */
+export interface Block {
+  /** First row key that belongs to it, and the first that no longer does; `undefined` for the last block. */
+  readonly start: KeyString;
+  readonly end: KeyString | undefined;
+  readonly keys: number;
+  /** Its pairs are the same at all revisions from this one on. */
+  readonly changedAt: number;
+  readonly pairs: BlockPairs | undefined;
 }
 
 interface Position {
@@ -45,8 +65,9 @@ interface Position {
 
 const FIRST = "" as KeyString;
 
-function newGroup(fences: KeyString[], counts: number[]): Group {
-  return { fences, counts, sum: counts.reduce((sum, count) => sum + count, 0) };
+function newGroup(fences: KeyString[], counts: number[], changedAt: number[] = counts.map(() => 0)): Group {
+  const sum = counts.reduce((all, count) => all + count, 0);
+  return { fences, counts, pairs: counts.map(() => undefined), changedAt, sum };
 }
 
 /** The last index whose entry is at most `key`; the first entry always is. */
@@ -69,10 +90,88 @@ export class Counts {
   #building: Promise<void> = Promise.resolve();
   readonly #blockKeys: number;
   readonly #groupBlocks: number;
+  readonly #cache: PairCache | undefined;
+  /** Changes after this revision are kept; `undefined`: none are. */
+  #trackedFrom: number | undefined;
 
-  constructor(size: { readonly blockKeys?: number; readonly groupBlocks?: number } = {}) {
+  constructor(
+    size: { readonly blockKeys?: number; readonly groupBlocks?: number } = {},
+    cache: PairCache | undefined = undefined,
+  ) {
     this.#blockKeys = size.blockKeys ?? COUNT_BLOCK_KEYS;
     this.#groupBlocks = size.groupBlocks ?? COUNT_GROUP_BLOCKS;
+    this.#cache = cache;
+  }
+
+  /**
+   * From here on changes are noted for listings; `revision` is the present one. False while the blocks are still being
+   * counted, or when there is no cache.
+   */
+  track(revision: number): boolean {
+    if (!this.#cache || this.#scannedTo !== undefined) return false;
+    this.#trackedFrom ??= revision;
+    return true;
+  }
+
+  get isTracking(): boolean {
+    return this.#trackedFrom !== undefined;
+  }
+
+  /** No listing is interested any more. The cache must be empty. */
+  untrack(): void {
+    assert(!this.#cache || this.#cache.isEmpty, "pairs are kept and changes no longer noted");
+    if (this.#trackedFrom === undefined) return;
+    this.#trackedFrom = undefined;
+    for (const group of this.#groups) {
+      group.pairs.fill(undefined);
+      group.changedAt.fill(0);
+    }
+  }
+
+  /** The block that a key belongs to; `undefined` unless changes are being tracked. */
+  blockOf(key: KeyString): Block | undefined {
+    const trackedFrom = this.#trackedFrom;
+    if (trackedFrom === undefined || this.#scannedTo !== undefined) return undefined;
+    const at = this.#find(key);
+    const group = this.#groups[at.group] as Group;
+    const pairs = group.pairs[at.block];
+    return {
+      start: group.fences[at.block] as KeyString,
+      end: this.#fenceAfter(at),
+      keys: group.counts[at.block] as number,
+      changedAt: Math.max(trackedFrom, group.changedAt[at.block] as number),
+      pairs: pairs?.isDropped ? undefined : pairs,
+    };
+  }
+
+  /** The pairs of the block at `start`, as they are now. Kept if there is room. */
+  keep(start: KeyString, pairs: BlockPairs, nowMs: number): void {
+    if (!this.#cache?.offer(pairs, nowMs)) return;
+    const { group: index, block } = this.#find(start);
+    const group = this.#groups[index] as Group;
+    assert(group.fences[block] === start && group.counts[block] === pairs.keys, "pairs that are not those of a block");
+    this.#forget(group, block);
+    group.pairs[block] = pairs;
+  }
+
+  #forget(group: Group, block: number): void {
+    const pairs = group.pairs[block];
+    if (!pairs) return;
+    group.pairs[block] = undefined;
+    this.#cache?.drop(pairs);
+  }
+
+  #note(group: Group, block: number, revision: number): void {
+    if (this.#trackedFrom === undefined) return;
+    group.changedAt[block] = revision;
+    this.#forget(group, block);
+  }
+
+  /** The row of a key that stays alive has changed. */
+  changed(rowKey: Uint8Array, revision: number): void {
+    if (this.#trackedFrom === undefined) return;
+    const { group, block } = this.#find(keyString(rowKey));
+    this.#note(this.#groups[group] as Group, block, revision);
   }
 
   /** Counts what is there, in the background. Writes may go on; ranges are walked as far as it has not come. */
@@ -122,6 +221,8 @@ export class Counts {
     }
     group.fences.push(keyString(rowKey));
     group.counts.push(1);
+    group.pairs.push(undefined);
+    group.changedAt.push(0);
     group.sum++;
   }
 
@@ -132,8 +233,8 @@ export class Counts {
     return { group, block: lastAtMost(fences.length, (index) => fences[index] as KeyString, key) };
   }
 
-  /** A row has come into `live`, and `reader` sees it. */
-  added(reader: BackendReader, rowKey: Uint8Array): void {
+  /** A row has come into `live` at a revision, and `reader` sees it. */
+  added(reader: BackendReader, rowKey: Uint8Array, revision: number): void {
     const key = keyString(rowKey);
     if (this.#scannedTo !== undefined && key >= this.#scannedTo) return;
     const at = this.#find(key);
@@ -141,11 +242,12 @@ export class Counts {
     const count = (group.counts[at.block] as number) + 1;
     group.counts[at.block] = count;
     group.sum++;
+    this.#note(group, at.block, revision);
     if (count >= 2 * this.#blockKeys && count % this.#blockKeys === 0) this.#cut(reader, at);
   }
 
-  /** A row has gone from `live`. */
-  removed(rowKey: Uint8Array): void {
+  /** A row has gone from `live` at a revision. */
+  removed(rowKey: Uint8Array, revision: number): void {
     const key = keyString(rowKey);
     if (this.#scannedTo !== undefined && key >= this.#scannedTo) return;
     const { group: index, block } = this.#find(key);
@@ -154,17 +256,25 @@ export class Counts {
     assert(count >= 0, "a block of keys has lost more than it had");
     group.counts[block] = count;
     group.sum--;
+    this.#note(group, block, revision);
     // A block that has become small joins the one before it, if both fit.
     if (count >= this.#blockKeys / 4) return;
     if (block > 0) {
       const before = group.counts[block - 1] as number;
       if (before + count > this.#blockKeys) return;
       group.counts[block - 1] = before + count;
+      this.#note(group, block - 1, revision);
     } else if (count > 0 || index === 0) {
       return;
+    } else {
+      // Its keys, of which there are none, go to the last block of the group before.
+      const previous = this.#groups[index - 1] as Group;
+      this.#note(previous, previous.counts.length - 1, revision);
     }
     group.fences.splice(block, 1);
     group.counts.splice(block, 1);
+    group.pairs.splice(block, 1);
+    group.changedAt.splice(block, 1);
     if (group.fences.length === 0) this.#groups.splice(index, 1);
   }
 
@@ -193,13 +303,22 @@ export class Counts {
     );
     // A block of nothing but long keys of one beginning cannot be cut.
     if (fence === undefined || before >= count) return;
+    this.#forget(group, block);
+    const changedAt = group.changedAt[block] as number;
     group.fences.splice(block + 1, 0, fence);
     group.counts.splice(block, 1, before, count - before);
+    group.pairs.splice(block + 1, 0, undefined);
+    group.changedAt.splice(block + 1, 0, changedAt);
     if (group.fences.length < 2 * this.#groupBlocks) return;
     const fences = group.fences.splice(this.#groupBlocks);
     const counts = group.counts.splice(this.#groupBlocks);
+    const pairs = group.pairs.splice(this.#groupBlocks);
     group.sum = group.counts.reduce((sum, one) => sum + one, 0);
-    this.#groups.splice(index + 1, 0, newGroup(fences, counts));
+    const second = newGroup(fences, counts, group.changedAt.splice(this.#groupBlocks));
+    pairs.forEach((one, i) => {
+      second.pairs[i] = one;
+    });
+    this.#groups.splice(index + 1, 0, second);
   }
 
   /** Where the block ends; `undefined` for the last one, which is cut off where the scan has come to. */

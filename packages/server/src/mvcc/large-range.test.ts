@@ -4,7 +4,9 @@ import { expect, it } from "vitest";
 import { EncodedKeyValues } from "./range-body.ts";
 import { runRange } from "./range.ts";
 import { ANSWER_BYTES_MAX, ANSWER_PART_BYTES } from "./limits.ts";
+import type { BackendSnapshot } from "../storage/index.ts";
 import { Harness } from "./testing/harness.ts";
+import type { EncodedRange, LargeRange } from "./types.ts";
 
 const ALL = { key: Buffer.from("k"), rangeEnd: Buffer.from("l") };
 
@@ -41,7 +43,8 @@ it("a large range gives the same bytes in parts, at its own revision, whatever i
   for (const request of requests) {
     const expected = whole(harness, request);
     expect(expected.bytes.length).toBeGreaterThan(ANSWER_BYTES_MAX);
-    const { pieces, rest, count, more } = store.rangeEncoded(request);
+    expect(store.rangeEncodedAtOnce(request)).toBeUndefined();
+    const { pieces, rest, count, more } = await store.list(request, undefined);
     expect([pieces, rest?.byteLength, count, more]).toEqual([[], expected.bytes.length, expected.count, expected.more]);
     const parts: Buffer[] = [];
     for (const some of rest?.pieces() ?? []) {
@@ -67,23 +70,79 @@ it("what is not in the order of the store, and what is small, is made at once", 
     RangeRequest.create({ ...ALL, keysOnly: true }),
     RangeRequest.create({ ...ALL, countOnly: true }),
     RangeRequest.create({ ...ALL, limit: 3 }),
+    RangeRequest.create({ ...ALL, limit: 3, revision: store.currentRevision - 1 }),
   ]) {
-    const { pieces, rest } = store.rangeEncoded(request);
+    const { pieces, rest } = store.rangeEncodedAtOnce(request) as EncodedRange;
     expect(rest).toBeUndefined();
     expect(Buffer.concat(pieces).equals(whole(harness, request).bytes)).toBe(true);
   }
 });
 
-it("a compaction that is quicker than the reader ends the answer with an error", async () => {
+/** Reads an answer of 6 MB to its end while the store moves on; true when what was sent is what was measured. */
+async function readBesideCompaction(harness: Harness, request: RangeRequest, between: () => void): Promise<boolean> {
+  const { store } = harness;
+  const expected = whole(harness, request);
+  const { rest } = await store.list(request, undefined);
+  const reading = (rest as LargeRange).pieces()[Symbol.iterator]();
+  const parts = [...(reading.next().value as Uint8Array[])];
+  for (let i = 0; i < 100; i++) put(harness, `k${String(i).padStart(5, "0")}`, Buffer.alloc(1));
+  const { done } = harness.write((tx) => store.compact(tx, store.currentRevision));
+  await done;
+  between();
+  for (let next = reading.next(); !next.done; next = reading.next()) parts.push(...next.value);
+  return Buffer.concat(parts).equals(expected.bytes);
+}
+
+it("a compaction takes nothing from an answer that is being sent, now or of an older revision", async () => {
   await using harness = await Harness.open();
   putMany(harness, 100, () => 60_000);
-  const { store } = harness;
-  const { rest } = store.rangeEncoded(RangeRequest.create(ALL));
-  const reading = rest?.pieces()[Symbol.iterator]();
-  expect(reading?.next().done).toBe(false);
+  const { currentRevision } = harness.store;
+  expect(await readBesideCompaction(harness, RangeRequest.create(ALL), () => {})).toBe(true);
+  putMany(harness, 100, () => 60_000);
+  const older = RangeRequest.create({ ...ALL, revision: harness.store.currentRevision });
   put(harness, "k00001", Buffer.alloc(1));
-  harness.write((tx) => store.compact(tx, store.currentRevision));
-  expect(() => {
-    while (reading?.next().done === false);
-  }).toThrow(/required revision has been compacted/);
+  expect(await readBesideCompaction(harness, older, () => {})).toBe(true);
+  // And its revision is not for others any more.
+  expect(() => harness.store.rangeEncodedAtOnce({ ...older, revision: currentRevision })).toThrow(/has been compacted/);
+  await expect(harness.store.list({ ...older, revision: currentRevision }, undefined)).rejects.toThrow(
+    /has been compacted/,
+  );
+});
+
+it("an answer that takes too long goes on from the store, and fails once a compaction was quicker", async () => {
+  await using harness = await Harness.open({ longRangeHeldMs: 60_000 });
+  putMany(harness, 100, () => 60_000);
+  const { store } = harness;
+  const { rest } = await store.list(RangeRequest.create(ALL), undefined);
+  const expected = whole(harness, RangeRequest.create(ALL));
+  harness.clock.advance(60_001);
+  expect(Buffer.concat([...(rest as LargeRange).pieces()].flat()).equals(expected.bytes)).toBe(true);
+  const reading = readBesideCompaction(harness, RangeRequest.create(ALL), () => harness.clock.advance(60_001));
+  await expect(reading).rejects.toThrow(/required revision has been compacted/);
+});
+
+it("an answer that is not wanted any more lets go of its snapshot", async () => {
+  await using harness = await Harness.open();
+  putMany(harness, 100, () => 60_000);
+  const opened: BackendSnapshot[] = [];
+  const open = harness.backend.openSnapshot.bind(harness.backend);
+  let closed = 0;
+  harness.backend.openSnapshot = async () => {
+    const snapshot = await open();
+    opened.push(snapshot);
+    const close = snapshot.close.bind(snapshot);
+    snapshot.close = () => {
+      closed++;
+      close();
+    };
+    return snapshot;
+  };
+  const abort = new AbortController();
+  await harness.store.list(RangeRequest.create(ALL), abort.signal);
+  expect([opened.length, closed]).toEqual([1, 0]);
+  abort.abort(new Error("gone"));
+  expect(closed).toBe(1);
+  const { rest } = await harness.store.list(RangeRequest.create(ALL), undefined);
+  for (const _part of (rest as LargeRange).pieces()) break;
+  expect([opened.length, closed]).toEqual([2, 2]);
 });

@@ -25,6 +25,21 @@ export const LIST_AT_ONCE_KEYS = 1000;
 /** Pairs of such a slice, which is about what others wait for: a quarter of a millisecond. Ours. */
 export const LIST_SLICE_KEYS = 256;
 
+/** Bytes of encoded pairs that are kept from one listing for the next. Ours. */
+export const PAIR_CACHE_BYTES_MAX = 48 * 1024 * 1024;
+
+/** A block of more bytes is not kept. Ours. */
+export const PAIR_CACHE_BLOCK_BYTES_MAX = 256 * 1024;
+
+/** Milliseconds after its last use for which a block is not given up for another one. Ours. */
+export const PAIR_CACHE_RESIDENT_MS = 10_000;
+
+/** Milliseconds after its last use when a block is given up; looked at as often. Ours. */
+export const PAIR_CACHE_IDLE_MS = 60_000;
+
+/** Times that a listing begins anew because a compaction was quicker; then it is read from a snapshot. Ours. */
+export const LIST_ATTEMPTS_MAX = 3;
+
 /** Bytes that either reads at most, but for one pair that is larger. Ours. */
 export const LIST_SLICE_BYTES = 1024 * 1024;
 
@@ -36,6 +51,13 @@ export const COUNT_SLICE_KEYS = 4000;
 
 /** Listings in slices that run at a time; others wait. Ours. */
 export const LISTS_MAX = 4;
+
+/**
+ * Milliseconds for which an answer that is read as it is sent keeps its snapshot open, and how many do so at a time. Beyond
+ * either it reads the store at its revision, which a compaction may remove. Ours.
+ */
+export const LONG_RANGE_HELD_MS = 60_000;
+export const LONG_RANGES_HELD_MAX = 64;
 
 /** Live keys that a range at an old revision takes at a time. Ours. */
 export const OLD_RANGE_CHUNK_KEYS = 1000;

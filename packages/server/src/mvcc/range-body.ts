@@ -33,6 +33,8 @@ const TAG_MORE = 0x18;
 const TAG_COUNT = 0x20;
 const PIECE_BYTES_FIRST = 16 * 1024;
 const PIECE_BYTES_MAX = 1024 * 1024;
+/** Encoded pairs of fewer bytes are copied. */
+const PIECE_BYTES_SHARED_MIN = 2048;
 /** A tag and the longest length. */
 const FRAME_BYTES_MAX = 6;
 
@@ -129,6 +131,26 @@ export class EncodedKeyValues implements KeyValueSink {
     at = writeVarint(piece, at, stored.length);
     piece.set(stored, at);
     this.#used = at + stored.length;
+  }
+
+  /** Pairs that are encoded already, as fields of an answer. They are referred to, so they must not change again. */
+  addEncoded(pairs: Uint8Array): void {
+    if (pairs.length === 0) return;
+    this.#bytes += pairs.length;
+    if (this.isTooLarge) {
+      this.#pieces = [];
+      this.#piece = undefined;
+      return;
+    }
+    if (pairs.length < PIECE_BYTES_SHARED_MIN) {
+      const piece = this.#room(pairs.length);
+      piece.set(pairs, this.#used);
+      this.#used += pairs.length;
+      return;
+    }
+    if (this.#piece && this.#used > 0) this.#pieces.push(this.#piece.subarray(0, this.#used));
+    this.#piece = undefined;
+    this.#pieces.push(pairs);
   }
 
   /** All pieces; nothing may be added any more. */

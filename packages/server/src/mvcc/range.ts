@@ -43,7 +43,7 @@ export interface RangeResult {
 }
 
 /** The revision to read at, or `undefined` for the newest. Throws Compacted or FutureRevision. */
-function revisionToRead(view: RangeView, requested: number): number | undefined {
+export function revisionToRead(view: RangeView, requested: number): number | undefined {
   if (requested > view.currentRevision) throw new EtcdError("FutureRevision");
   if (requested <= 0) return undefined;
   if (requested < view.compactRevision) throw new EtcdError("Compacted");
@@ -139,18 +139,25 @@ export function listLive(
   return { keys, next };
 }
 
-/** Counts on where a listing ended, up to some bound. */
-export function countOn(reader: BackendReader, range: KeyRange, keysMax: number): ListProgress {
+/** Counts on where a listing ended, up to some bound; at the newest revision when `atRevision` is undefined. */
+export function countOn(
+  reader: BackendReader,
+  range: KeyRange,
+  keysMax: number,
+  atRevision: number | undefined,
+): ListProgress {
   let keys = 0;
   let next: Uint8Array | undefined;
-  walkLive(reader, range, (userKey) => {
+  const visit = (userKey: Uint8Array): boolean => {
     if (keys === keysMax) {
       next = copyBytes(userKey);
       return false;
     }
     keys++;
     return true;
-  });
+  };
+  if (atRevision === undefined) walkLive(reader, range, visit);
+  else walkAt(reader, range, atRevision, visit);
   return { keys, next };
 }
 

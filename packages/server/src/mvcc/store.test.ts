@@ -86,6 +86,34 @@ describe("list()", () => {
     expect(decoded(listed).kvs.map(({ key }) => text(key))).toEqual(keys);
   });
 
+  it("gives older revisions and keys alone in slices, too", async () => {
+    await using harness = await filled();
+    const revision = harness.store.currentRevision;
+    for (let i = 0; i < keys.length; i += 3) {
+      if (i % 2 === 0) del(harness, keys[i] as string);
+      else put(harness, keys[i] as string, "newer");
+    }
+    for (const more of [
+      { keysOnly: true },
+      { revision },
+      { revision, keysOnly: true },
+      { revision: revision - 2000 },
+      { revision, limit: 1700 },
+      { revision, limit: keys.length },
+      { keysOnly: true, limit: 2000 },
+    ]) {
+      const request = { ...all, ...more };
+      const expected = harness.store.range(request);
+      const listed = await harness.store.list(request, undefined);
+      expect(listed).toMatchObject({ count: expected.count, more: expected.more });
+      expect(listed.revision).toBe(harness.store.currentRevision);
+      expect(lines(decoded(listed))).toEqual(lines(expected));
+    }
+    expect(harness.store.rangeEncodedAtOnce({ ...all, revision })).toBeUndefined();
+    expect(harness.store.rangeEncodedAtOnce({ ...all, keysOnly: true })).toBeUndefined();
+    await expect(harness.store.list({ ...all, revision: 1_000_000 }, undefined)).rejects.toThrow(/future revision/);
+  });
+
   it("is the store of one moment, whatever is written between its slices", async () => {
     await using harness = await filled();
     const before = get(harness, "k", "l");
@@ -112,7 +140,7 @@ describe("list()", () => {
     expect(lines(get(harness, "k", "l", { revision }))).toEqual(lines(before));
   });
 
-  it("is only measured when it is more than may be held, and read again for its revision", async () => {
+  it("is only measured when it is more than may be held, and read again as it was", async () => {
     await using harness = await Harness.open();
     for (let i = 0; i < 1200; i++) put(harness, `k${String(i).padStart(4, "0")}`, "v".repeat(5000));
     const before = get(harness, "k", "l");
@@ -160,11 +188,12 @@ describe("list()", () => {
     for (const more of [
       { limit: 10 },
       { countOnly: true },
-      { keysOnly: true },
       { sortOrder: SortOrder.Descend },
       { sortTarget: SortTarget.Mod, sortOrder: SortOrder.Ascend },
       { minModRevision: 5 },
-      { revision: harness.store.currentRevision },
+      { limit: 10, keysOnly: true },
+      { limit: 10, revision: harness.store.currentRevision - 1 },
+      { limit: 1500, keysOnly: true },
     ]) {
       const request = { ...all, ...more };
       const expected = harness.store.range(request);

@@ -22,13 +22,14 @@ import type {
 import { EtcdError, type KeyValue } from "@etcd-ts/client/wire";
 import { assert } from "../lib/assert.ts";
 import { copyBytes } from "../lib/bytes.ts";
-import type { Clock } from "../lib/clock.ts";
+import type { Clock, Timer } from "../lib/clock.ts";
 import { goDuration, humanBytes } from "../lib/go-format.ts";
 import { exponentialBounds, Histogram } from "../lib/metrics.ts";
 import type { Logger } from "../lib/log.ts";
 import {
   type Backend,
   type BackendReader,
+  type BackendSnapshot,
   type BackendTxn,
   decodeLiveRow,
   isLongLiveKey,
@@ -43,33 +44,41 @@ import { Slots, yieldToEventLoop } from "../lib/wait.ts";
 import { removeCompacted } from "./compaction.ts";
 import { COUNT_BLOCK_KEYS, Counts } from "./counts.ts";
 import { hashAll, hashKeyTable } from "./hash.ts";
-import { type KeyRange, keyAfter, keyRange } from "./key-range.ts";
+import { countLive } from "./key-index.ts";
+import { isEmptyRange, type KeyRange, keyRange } from "./key-range.ts";
 import {
   ANSWER_BYTES_MAX,
-  ANSWER_PART_KEYS,
   COMPACTION_BATCH_ROWS,
   COMPACTION_HASHES_MAX,
   COUNT_SLICE_KEYS,
   LIMITED_LIST_KEYS_MAX,
   LIST_AT_ONCE_KEYS,
+  LIST_ATTEMPTS_MAX,
   LIST_SLICE_BYTES,
   LIST_SLICE_KEYS,
   LISTS_MAX,
+  LONG_RANGE_HELD_MS,
+  LONG_RANGES_HELD_MAX,
   OUTBOX_RESPONSES_MAX,
+  PAIR_CACHE_BYTES_MAX,
+  PAIR_CACHE_IDLE_MS,
 } from "./limits.ts";
+import { listAt, type ListSource } from "./listing.ts";
+import { addSlice, HeldSnapshot, inParts, sliceKeysMax } from "./long-range.ts";
 import {
   countOn,
   isInStoreOrder,
   isPlainList,
   type ListProgress,
-  listLive,
   loadLive,
   type RangeResult,
   type RangeView,
+  revisionToRead,
   runPart,
   runRange,
 } from "./range.ts";
-import { DecodedKeyValues, EncodedKeyValues, EncodedPart } from "./range-body.ts";
+import { DecodedKeyValues, EncodedKeyValues } from "./range-body.ts";
+import { PairCache } from "./pair-cache.ts";
 import { isIndexUsable, rebuildIndex } from "./rebuild.ts";
 import { checkPath, choosePath, runPath, runReadOnlyPath } from "./txn.ts";
 import type {
@@ -110,7 +119,11 @@ export class MvccStore implements RangeView {
   readonly #limits: MvccLimits;
   readonly #onFatal: (error: unknown) => void;
   #backend: Backend;
+  readonly #pairs = new PairCache(PAIR_CACHE_BYTES_MAX);
   #counts: Counts;
+  /** Listings under way that rely on changes being noted, and the timer that ends the noting when nobody does. */
+  #trackers = 0;
+  #sweep: Timer | undefined;
   /**
    * Main revision of the last finished write transaction; 1 in an empty store, so the first write is 2.
    * Invariant: with no write open, each revision in the key table is <= this, and compactRevision <= this.
@@ -125,6 +138,8 @@ export class MvccStore implements RangeView {
   #compactions: Promise<void> = Promise.resolve();
   #jobs = new AbortController();
   readonly #lists = new Slots(LISTS_MAX);
+  /** Snapshots of answers that are being sent. */
+  readonly #held = new Set<HeldSnapshot>();
   #stats = { ranges: 0, puts: 0, deletes: 0, txns: 0, putBytes: 0, compactedRows: 0, lastCompactionMs: 0 };
 
   /** Reads where history stands, rebuilds an index that is missing, and takes up a compaction that was interrupted. */
@@ -148,10 +163,12 @@ export class MvccStore implements RangeView {
       compactionBatchRows: COMPACTION_BATCH_ROWS,
       compactionPauseMs: 0,
       outboxResponsesMax: OUTBOX_RESPONSES_MAX,
+      longRangeHeldMs: LONG_RANGE_HELD_MS,
       countBlockKeys: COUNT_BLOCK_KEYS,
+      listSliceKeys: LIST_SLICE_KEYS,
       ...options.limits,
     };
-    this.#counts = new Counts({ blockKeys: this.#limits.countBlockKeys });
+    this.#counts = new Counts({ blockKeys: this.#limits.countBlockKeys }, this.#pairs);
     this.watch = new WatchHub({
       source: {
         reader: () => this.#backend,
@@ -168,6 +185,7 @@ export class MvccStore implements RangeView {
     const backend = this.#backend;
     if (!isIndexUsable(backend)) await rebuildIndex(backend, this.#logger);
     this.#readHead(backend, isStart);
+    this.#logger.info("kvstore restored", { "current-rev": this.#currentRevision });
     this.#counts.start(backend, this.#jobs.signal);
     this.#counts.stopped().catch(this.#onFatal);
   }
@@ -205,6 +223,7 @@ export class MvccStore implements RangeView {
     await this.#stopJobs();
     // Blocks that nobody keeps up any more would count wrong; these let ranges be walked.
     this.#counts = new Counts();
+    this.#pairs.clear();
   }
 
   /**
@@ -216,7 +235,7 @@ export class MvccStore implements RangeView {
     if (!this.#jobs.signal.aborted) await this.pause();
     this.#jobs = new AbortController();
     this.#backend = backend;
-    this.#counts = new Counts({ blockKeys: this.#limits.countBlockKeys });
+    this.#counts = new Counts({ blockKeys: this.#limits.countBlockKeys }, this.#pairs);
     this.#compactionHashes = [];
     await this.#load(false);
     this.watch.restart(toldRevision);
@@ -224,6 +243,8 @@ export class MvccStore implements RangeView {
 
   async close(): Promise<void> {
     this.watch.close();
+    for (const held of this.#held) held.release();
+    this.#sweep?.cancel();
     await this.#stopJobs();
   }
 
@@ -268,15 +289,12 @@ export class MvccStore implements RangeView {
     return { header: undefined, kvs: sink.kvs, more, count };
   }
 
-  /** The same without decoding what is stored. */
+  /** The same without decoding what is stored, all of it at once. */
   rangeEncoded(request: RangeRequest): EncodedRange {
     this.#stats.ranges++;
-    const sink = new EncodedKeyValues(isInStoreOrder(request) ? ANSWER_BYTES_MAX : Number.POSITIVE_INFINITY);
+    const sink = new EncodedKeyValues();
     const result = runRange(this, request, sink);
-    if (!sink.isTooLarge) return { pieces: sink.finish(result), ...result };
-    const revision = request.revision > 0 ? request.revision : this.currentRevision;
-    const rest = { byteLength: sink.byteLength(result), pieces: () => this.#rangeInParts(request, revision, result) };
-    return { pieces: [], ...result, rest };
+    return { pieces: sink.finish(result), ...result };
   }
 
   /** Pairs of an answer that {@link isInStoreOrder}, up to the limit; the others are not counted. */
@@ -286,53 +304,167 @@ export class MvccStore implements RangeView {
     return { kvs: sink.kvs, more };
   }
 
-  /** The same answer again, a part at a time, at the revision at which it was measured. */
-  *#rangeInParts(request: RangeRequest, revision: number, result: RangeResult): Generator<readonly Uint8Array[]> {
-    let key = request.key;
-    let left = request.limit > 0 ? request.limit : Number.POSITIVE_INFINITY;
-    for (;;) {
-      const part = new EncodedPart();
-      const { more } = runPart(this, { ...request, key, revision, limit: Math.min(ANSWER_PART_KEYS, left) }, part);
-      const { lastKey, pairs } = part;
-      if (lastKey) yield part.finish();
-      left -= pairs;
-      if (!more || left <= 0 || !lastKey) break;
-      key = keyAfter(lastKey);
-    }
-    yield new EncodedKeyValues().finish(result);
-  }
-
   /**
    * The same for a listing that may be large: what is read at once is bounded. `undefined` when there is more than that;
-   * {@link list} then reads all of it.
+   * {@link list} then reads all of it. What is not in the order of the store is read at once, whatever it is.
    */
   rangeEncodedAtOnce(request: RangeRequest): EncodedRange | undefined {
-    if (!isPlainList(request)) return this.rangeEncoded(request);
-    if (request.limit > LIST_AT_ONCE_KEYS && request.limit <= LIMITED_LIST_KEYS_MAX) return this.rangeEncoded(request);
+    if (!isInStoreOrder(request)) return this.rangeEncoded(request);
     const limit = request.limit > 0 ? request.limit : Number.POSITIVE_INFINITY;
     const range = keyRange(request.key, request.rangeEnd);
-    const bounds = { keysMax: Math.min(limit, LIST_AT_ONCE_KEYS), bytesMax: LIST_SLICE_BYTES };
+    const atRevision = revisionToRead(this, request.revision);
+    // With a limit the count comes from blocks, so that the pairs are all there is to read.
+    const isLimited = limit > LIST_AT_ONCE_KEYS && limit <= LIMITED_LIST_KEYS_MAX;
+    const bounds = isLimited
+      ? { keysMax: limit, bytesMax: ANSWER_BYTES_MAX }
+      : { keysMax: Math.min(limit, LIST_AT_ONCE_KEYS), bytesMax: LIST_SLICE_BYTES };
     const sink = new EncodedKeyValues();
-    const { keys, next } = listLive(this.#backend, range, bounds, sink);
+    if (this.#mayUseBlocks(request) && limit >= this.#limits.countBlockKeys / 2 && this.#track()) {
+      return this.#listBlocks(range, limit, bounds, sink);
+    }
+    const { keys, next } = addSlice(this, undefined, request, range, { ...bounds, leftMax: limit }, sink);
+    if (next && keys < limit) return undefined;
+    let count = keys;
+    if (next && atRevision === undefined) count = this.countLive(range);
+    else if (next) {
+      const behind = countOn(this.#backend, { ...range, start: next }, COUNT_SLICE_KEYS, atRevision);
+      if (behind.next) return undefined;
+      count += behind.keys;
+    }
+    this.#stats.ranges++;
+    const result = { more: next !== undefined, count };
+    return { pieces: sink.finish(result), ...result };
+  }
+
+  /** Whether a request's pairs are those of blocks: whole, and as they are now. */
+  #mayUseBlocks(request: RangeRequest): boolean {
+    return isPlainList(request) && !isEmptyRange(keyRange(request.key, request.rangeEnd));
+  }
+
+  /** Has changes noted for listings from here on; false while that cannot be. */
+  #track(): boolean {
+    if (!this.#counts.track(this.#currentRevision)) return false;
+    this.#sweep ??= this.#clock.after(PAIR_CACHE_IDLE_MS, () => this.#sweepPairs(), { unref: true });
+    return true;
+  }
+
+  #sweepPairs(): void {
+    this.#sweep = undefined;
+    this.#pairs.sweep(this.#clock.monotonicMs(), PAIR_CACHE_IDLE_MS);
+    if (this.#pairs.isEmpty && this.#trackers === 0) this.#counts.untrack();
+    else this.#sweep = this.#clock.after(PAIR_CACHE_IDLE_MS, () => this.#sweepPairs(), { unref: true });
+  }
+
+  #blocksAt(revision: number, snapshot?: BackendReader): ListSource | undefined {
+    if (!this.#counts.isTracking) return undefined;
+    return {
+      reader: this.#backend,
+      snapshot,
+      counts: this.#counts,
+      revision,
+      nowMs: this.#clock.monotonicMs(),
+    };
+  }
+
+  /** {@link rangeEncodedAtOnce} by blocks. */
+  #listBlocks(
+    range: KeyRange,
+    limit: number,
+    bounds: { readonly keysMax: number; readonly bytesMax: number },
+    sink: EncodedKeyValues,
+  ): EncodedRange | undefined {
+    const source = this.#blocksAt(this.#currentRevision);
+    assert(source, "a listing by blocks without tracking");
+    const { keys, next } = listAt(
+      source,
+      range,
+      {
+        keysMax: limit,
+        // Of the blocks at both ends more may be read than is wanted.
+        readKeysMax: bounds.keysMax + 2 * this.#limits.countBlockKeys,
+        readBytesMax: bounds.bytesMax,
+        addedBytesMax: ANSWER_BYTES_MAX,
+      },
+      sink,
+    );
     if (next && keys < limit) return undefined;
     this.#stats.ranges++;
-    const result = next ? { more: true, count: this.countLive(range) } : { more: false, count: keys };
+    const count = next ? this.countLive(range) : keys;
+    const result = { more: count > keys, count };
     return { pieces: sink.finish(result), ...result };
   }
 
   /**
-   * A listing (see {@link isPlainList}) in slices between which others work, all of it as the store was at one moment, not
-   * before the call; `revision` says which. Rejects with the signal's reason when it is aborted.
+   * A list of whole pairs as they are now, in slices and without a snapshot. `undefined` when that cannot be: its bytes are
+   * too many to be held, or a compaction or a new state was quicker each time.
+   */
+  async #listHeld(
+    request: RangeRequest,
+    signal: AbortSignal | undefined,
+  ): Promise<(EncodedRange & { revision: number }) | undefined> {
+    const range = keyRange(request.key, request.rangeEnd);
+    const limit = request.limit > 0 ? request.limit : Number.POSITIVE_INFINITY;
+    for (let attempt = 0; attempt < LIST_ATTEMPTS_MAX; attempt++) {
+      if (!this.#track()) return undefined;
+      const revision = this.#currentRevision;
+      const counts = this.#counts;
+      const count = this.countLive(range);
+      const sink = new EncodedKeyValues(ANSWER_BYTES_MAX);
+      let keys = 0;
+      let next: Uint8Array | undefined = range.start;
+      while (next && keys < limit) {
+        if (counts !== this.#counts || this.#compactRevision > revision) break;
+        const source = this.#blocksAt(revision);
+        if (!source) return undefined;
+        const bounds = {
+          keysMax: limit - keys,
+          readKeysMax: this.#limits.listSliceKeys,
+          readBytesMax: LIST_SLICE_BYTES,
+          addedBytesMax: ANSWER_BYTES_MAX,
+        };
+        const part: ListProgress = listAt(source, { ...range, start: next }, bounds, sink);
+        keys += part.keys;
+        next = part.next;
+        if (sink.isTooLarge) return undefined;
+        await yieldToEventLoop();
+        signal?.throwIfAborted();
+      }
+      if (next && keys < limit) continue;
+      assert(keys === Math.min(count, limit), "a listing found other keys than were counted when it began");
+      this.#stats.ranges++;
+      const result = { more: count > keys, count };
+      return { pieces: sink.finish(result), ...result, revision };
+    }
+    return undefined;
+  }
+
+  /**
+   * A listing (see {@link isInStoreOrder}) in slices between which others work, all of it as the store was at one moment,
+   * not before the call; `revision` is the newest of that moment. Throws Compacted or FutureRevision; rejects with the
+   * signal's reason when it is aborted, which must also happen when the answer is not wanted any more.
    */
   async list(request: RangeRequest, signal: AbortSignal | undefined): Promise<EncodedRange & { revision: number }> {
-    assert(isPlainList(request), "a list of what is no plain interval");
+    assert(isInStoreOrder(request), "a list of what is not in the order of the store");
     await this.#lists.enter(signal);
+    let snapshot: BackendSnapshot | undefined;
+    this.#trackers++;
     try {
-      await using snapshot = await this.#backend.openSnapshot();
+      const held = this.#mayUseBlocks(request) ? await this.#listHeld(request, signal) : undefined;
+      if (held) return held;
+      const pinned = await this.#backend.openSnapshot();
+      snapshot = pinned;
       // Rows and revision come from the same snapshot, so writes that go on meanwhile cannot part them.
-      const revision = headRevision(snapshot);
+      const revision = headRevision(pinned);
+      const view: RangeView = {
+        reader: pinned,
+        currentRevision: revision,
+        compactRevision: this.#compactRevision,
+        countLive: (range) => countLive(pinned, range),
+      };
+      const atRevision = revisionToRead(view, request.revision);
       this.#stats.ranges++;
       const whole = keyRange(request.key, request.rangeEnd);
+      const isByBlocks = this.#mayUseBlocks(request);
       const limit = request.limit > 0 ? request.limit : Number.POSITIVE_INFINITY;
       // Beyond what may be held it is only measured, and read again as it is sent.
       const sink = new EncodedKeyValues(ANSWER_BYTES_MAX);
@@ -341,12 +473,19 @@ export class MvccStore implements RangeView {
       let next: Uint8Array | undefined = whole.start;
       while (next) {
         const rest: KeyRange = { ...whole, start: next };
-        const keysMax = Math.min(limit - keys, LIST_SLICE_KEYS);
+        const keysMax = Math.min(limit - keys, sliceKeysMax(request, this.#limits.listSliceKeys));
         // Behind the limit only the number of keys is asked for, and it has to be the number of that moment.
         const part: ListProgress =
           keysMax > 0
-            ? listLive(snapshot, rest, { keysMax, bytesMax: LIST_SLICE_BYTES }, sink)
-            : countOn(snapshot, rest, COUNT_SLICE_KEYS);
+            ? addSlice(
+                view,
+                isByBlocks ? this.#blocksAt(revision, pinned) : undefined,
+                request,
+                rest,
+                { keysMax, bytesMax: LIST_SLICE_BYTES, leftMax: limit - keys },
+                sink,
+              )
+            : countOn(pinned, rest, COUNT_SLICE_KEYS, atRevision);
         if (keysMax > 0) keys += part.keys;
         count += part.keys;
         next = part.next;
@@ -355,11 +494,42 @@ export class MvccStore implements RangeView {
       }
       const result = { more: count > keys, count };
       if (!sink.isTooLarge) return { pieces: sink.finish(result), ...result, revision };
-      const rest = { byteLength: sink.byteLength(result), pieces: () => this.#rangeInParts(request, revision, result) };
-      return { pieces: [], ...result, rest, revision };
+      const pieces = this.#piecesOf(view, pinned, request, result, signal);
+      snapshot = undefined;
+      return { pieces: [], ...result, rest: { byteLength: sink.byteLength(result), pieces }, revision };
     } finally {
+      snapshot?.close();
+      this.#trackers--;
       this.#lists.leave();
     }
+  }
+
+  /** How a measured answer is read again: from its snapshot as long as that may be kept, then from the store. */
+  #piecesOf(
+    view: RangeView,
+    snapshot: BackendSnapshot,
+    request: RangeRequest,
+    result: RangeResult,
+    signal: AbortSignal | undefined,
+  ): () => Iterable<readonly Uint8Array[]> {
+    const revision = request.revision > 0 ? request.revision : view.currentRevision;
+    const held: HeldSnapshot = new HeldSnapshot(snapshot, {
+      clock: this.#clock,
+      heldMs: this.#held.size < LONG_RANGES_HELD_MAX ? this.#limits.longRangeHeldMs : 0,
+      signal,
+      onRelease: () => this.#held.delete(held),
+    });
+    this.#held.add(held);
+    const source = (): RangeView => (held.reader ? view : this);
+    const mayUseBlocks = this.#mayUseBlocks(request);
+    const blocks = (): ListSource | undefined => (mayUseBlocks ? this.#blocksAt(revision, held.reader) : undefined);
+    return function* () {
+      try {
+        yield* inParts(source, blocks, request, revision, result);
+      } finally {
+        held.release();
+      }
+    };
   }
 
   countLive(range: KeyRange): number {

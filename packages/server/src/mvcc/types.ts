@@ -26,8 +26,12 @@ export interface MvccLimits {
   readonly compactionPauseMs: number;
   /** Responses that may wait in a watch stream's outbox. */
   readonly outboxResponsesMax: number;
+  /** Milliseconds for which an answer that is sent in parts keeps the state it reads from pinned. */
+  readonly longRangeHeldMs: number;
   /** Keys of a counted block when it is made. */
   readonly countBlockKeys: number;
+  /** Pairs that a slice of a listing reads. */
+  readonly listSliceKeys: number;
 }
 
 /** A large answer, measured but not made yet. All of it is of the revision at which it was measured. */

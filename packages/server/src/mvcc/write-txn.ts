@@ -141,8 +141,10 @@ export class WriteTxn implements RangeView {
     const rowKey = liveKey(key);
     if (bytes > INLINE_KEY_VALUE_BYTES_MAX) putLiveRow(tx, rowKey, { main, sub, createRevision, version, lease });
     else tx.put("live", rowKey, encodeInlineLiveRow(sub, encodeKeyValue(fields)));
-    if (before) putPastRow(tx, key, before, main);
-    else this.#context.counts.added(tx, rowKey);
+    if (before) {
+      putPastRow(tx, key, before, main);
+      this.#context.counts.changed(rowKey, main);
+    } else this.#context.counts.added(tx, rowKey, main);
     const leaseBefore = before?.lease ?? 0n;
     if (leaseBefore !== lease) {
       if (leaseBefore !== 0n) tx.delete("leased", leasedKey(leaseBefore, rowKey));
@@ -186,7 +188,7 @@ export class WriteTxn implements RangeView {
     tx.put("past", pastKey(key, row.main, row.sub), encodePastRow(main));
     tx.put("past", pastKey(key, main, sub), EMPTY_BYTES);
     if (row.lease !== 0n) tx.delete("leased", leasedKey(row.lease, rowKey));
-    this.#context.counts.removed(rowKey);
+    this.#context.counts.removed(rowKey, main);
     if (this.#context.isWatched) this.changes.push({ isDelete: true, stored });
   }
 }

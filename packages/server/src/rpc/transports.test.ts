@@ -27,6 +27,7 @@ import {
   type RpcServer,
   type RpcServerOptions,
   StatusError,
+  StreamedMessage,
   serve,
 } from "./index.ts";
 
@@ -53,6 +54,16 @@ const kv = serve(KV, {
         const bytes = RangeResponse.encode({ count: 7 });
         return new EncodedMessage([bytes.subarray(0, 1), bytes.subarray(1)]);
       }
+      case "cut off":
+        return new StreamedMessage(1000, function* () {
+          yield [Buffer.alloc(10)];
+          throw new EtcdError("Compacted");
+        });
+      case "broken off":
+        return new StreamedMessage(1000, function* () {
+          yield [Buffer.alloc(10)];
+          throw new Error("not foreseen");
+        });
       case "wait":
         await new Promise((_resolve, reject) => {
           call.signal.addEventListener("abort", () => {
@@ -123,7 +134,7 @@ const TRANSPORTS: [string, (options: RpcServerOptions) => RpcServer | Promise<Rp
   ["native", createNativeServer],
 ];
 
-describe.each(TRANSPORTS)("transport %s", (_name, create) => {
+describe.each(TRANSPORTS)("transport %s", (name, create) => {
   beforeAll(async () => {
     ended.length = 0;
     rpc = await create({
@@ -170,6 +181,13 @@ describe.each(TRANSPORTS)("transport %s", (_name, create) => {
         code: 11,
         details: "etcdserver: mvcc: required revision has been compacted",
       });
+    });
+
+    it("may be asked again when an answer that had begun cannot be finished, unless that was not foreseen", async () => {
+      // One that makes the whole answer first has not begun.
+      const isWhole = name === "grpc-js";
+      await expect(range("cut off")).rejects.toMatchObject({ code: isWhole ? Code.OutOfRange : Code.Unavailable });
+      await expect(range("broken off")).rejects.toMatchObject({ code: isWhole ? Code.Unknown : Code.Internal });
     });
 
     it("end with Unknown and the message for any other error", async () => {

@@ -65,12 +65,18 @@ export class PeerClient {
   }
 
   /** The first answer; undefined when no URL gives one. */
-  async #ask(urls: readonly string[], asked: Asked): Promise<PeerResponse | undefined> {
+  async #ask(
+    urls: readonly string[],
+    asked: Asked,
+    failed: (address: string, error: string) => void = () => {},
+  ): Promise<PeerResponse | undefined> {
     for (const url of urls) {
       try {
         return await this.#askOne(url, asked);
-      } catch {
+      } catch (error) {
         if (asked.signal?.aborted) return undefined;
+        const address = `${url}${asked.path}`;
+        failed(address, `Get ${JSON.stringify(address)}: ${dialErrorText(error)}`);
       }
     }
     return undefined;
@@ -113,8 +119,13 @@ export class PeerClient {
     return undefined;
   }
 
-  async versions(urls: readonly string[], signal?: AbortSignal): Promise<PeerVersions | undefined> {
-    const answer = await this.#ask(urls, { path: "/version", method: "GET", signal });
+  /** `failed` hears of each URL that gives no answer, and why. */
+  async versions(
+    urls: readonly string[],
+    signal?: AbortSignal,
+    failed?: (address: string, error: string) => void,
+  ): Promise<PeerVersions | undefined> {
+    const answer = await this.#ask(urls, { path: "/version", method: "GET", signal }, failed);
     if (answer?.status !== 200) return undefined;
     try {
       const value = parseJson(answer.body.toString("utf8"));

@@ -187,7 +187,14 @@ class PeerHandler {
     }
     observer?.receivedBytes?.(message.from, body.length);
     if (sink.isRemoved(message.from)) {
-      logger.warn("rejected message from removed member", { ...this.#ids(), "removed-member-id": hexId(message.from) });
+      logger.warn("rejected Raft message from removed member", {
+        "local-member-id": hexId(identity.memberId),
+        "removed-member-id": hexId(message.from),
+      });
+      logger.warn("failed to process Raft message", {
+        ...this.#ids(),
+        error: "cannot process message from removed member",
+      });
       response.writeHead(403, { "Content-Type": "application/json" });
       response.end('{"message":"cannot process message from removed member"}');
       return;

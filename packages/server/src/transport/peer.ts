@@ -169,7 +169,15 @@ export class Peer {
     deps.logger.info("starting remote peer", { "remote-peer-id": hexId(id) });
     for (const type of ["msgapp", "message"] as const) this.#loops.push(this.#runReader(type));
     this.#loops.push(this.#runProbe());
+    deps.logger.info("started HTTP pipelining with remote peer", this.#ids());
+    for (const _type of ["msgapp", "message"]) {
+      deps.logger.info("started stream writer with remote peer", this.#ids());
+    }
     deps.logger.info("started remote peer", { "remote-peer-id": hexId(id) });
+  }
+
+  #ids(): { readonly "local-member-id": string; readonly "remote-peer-id": string } {
+    return { "local-member-id": hexId(this.#deps.identity.memberId), "remote-peer-id": hexId(this.id) };
   }
 
   // Sending.
@@ -306,8 +314,9 @@ export class Peer {
   }
 
   async #runSnapshot(raftMessage: Message): Promise<void> {
-    const { sink, logger, observer, clock } = this.#deps;
+    const { sink, logger, observer, clock, identity } = this.#deps;
     const startMs = clock.monotonicMs();
+    let merged: Record<string, unknown> = {};
     observer?.snapshotStarted?.("send", this.id);
     const url = this.picker.pick();
     let fields: Record<string, unknown> = {
@@ -326,6 +335,8 @@ export class Peer {
           bytes: size,
           size: humanBytes(size),
         };
+        merged = { from: hexId(identity.memberId), to: hexId(this.id), bytes: size, size: humanBytes(size) };
+        logger.info("sending merged snapshot", merged);
         logger.info("sending database snapshot", fields);
         await this.#postSnapshot(url, pieces, snapshot.chunks());
         observer?.sentBytes?.(this.id, size);
@@ -336,6 +347,7 @@ export class Peer {
       this.status.activate();
       sink.reportSnapshot(this.id, true);
       logger.info("sent database snapshot", fields);
+      logger.info("sent merged snapshot", { ...merged, took: goDuration(clock.monotonicMs() - startMs) });
     } catch (error) {
       if (!this.#stopping.signal.aborted) {
         logger.warn("failed to send database snapshot", { ...fields, error: dialErrorText(error) });
@@ -573,7 +585,9 @@ export class Peer {
     for (const agent of this.#agents) agent.destroy();
     this.status.forget();
     await Promise.all([...this.#loops, this.#snapshot]);
-    if (this.#hasStreams) logger.info("stopped remote peer", { "remote-peer-id": hexId(this.id) });
+    if (!this.#hasStreams) return;
+    logger.info("stopped HTTP pipelining with remote peer", this.#ids());
+    logger.info("stopped remote peer", { "remote-peer-id": hexId(this.id) });
   }
 }
 

@@ -55,6 +55,8 @@ export class StreamWriter {
     });
     response.on("error", () => {});
     this.#peer.status.activate();
+    const [from, to] = [hexId(identity.memberId), hexId(this.#peer.id)];
+    logger.info("set message encoder", { from, to, "stream-type": STREAM_LABELS[this.#type] });
     logger.info("established TCP streaming connection with remote peer", fields);
   }
 
@@ -105,7 +107,11 @@ export class StreamWriter {
 
   close(): void {
     const connection = this.#connection;
+    if (!connection) return;
     this.#connection = undefined;
-    connection?.response.destroy();
+    connection.response.destroy();
+    const fields = { "stream-writer-type": STREAM_LABELS[this.#type], "remote-peer-id": hexId(this.#peer.id) };
+    this.#deps.logger.warn("closed TCP streaming connection with remote peer", fields);
+    this.#deps.logger.info("stopped TCP streaming connection with remote peer", fields);
   }
 }

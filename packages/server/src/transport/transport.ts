@@ -60,6 +60,7 @@ export class HttpTransport implements Transport {
       if (message.to === 0n) continue;
       const peer = this.#peers.get(message.to) ?? this.#remotes.get(message.to);
       if (peer) {
+        if (message.type === MessageType.MsgHeartbeat) this.#deps.sink.heartbeatSent?.(message.to);
         peer.queue(message);
         touched.add(peer);
       } else {
@@ -177,8 +178,8 @@ export class HttpTransport implements Transport {
     return (this.#peers.get(id) ?? this.#remotes.get(id))?.picker.all ?? [];
   }
 
-  memberVersion(id: bigint): Promise<PeerVersions | undefined> {
-    return this.#client.versions(this.#urls(id), this.#stopping.signal);
+  memberVersion(id: bigint, failed?: (address: string, error: string) => void): Promise<PeerVersions | undefined> {
+    return this.#client.versions(this.#urls(id), this.#stopping.signal, failed);
   }
 
   hashKv(url: string, revision: number, signal: AbortSignal): Promise<PeerHash> {

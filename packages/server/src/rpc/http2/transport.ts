@@ -376,16 +376,25 @@ class NativeCall implements CallContext, StreamEvents, LaterListener<unknown> {
     this.#end(CANCELED);
   }
 
-  /** An answer that has begun cannot be taken back: its stream is reset. */
+  /**
+   * An answer that has begun cannot be taken back: its stream is reset. Calls that are answered in parts change nothing,
+   * so callers are told that they may ask again, which libraries then do by themselves, and learn of an error that stays.
+   */
   #cutOff(error: unknown): void {
     if (this.over) {
       this.#hooksEnded(this.over);
       return;
     }
     this.#server.options.logger.warn("an answer was cut off", { method: this.path, error });
-    const status = statusOf(error);
+    let status: StatusError;
+    try {
+      status = statusOf(error);
+    } catch (broken) {
+      this.#server.options.onFatal(broken);
+      status = new StatusError(Code.Unknown, "internal error");
+    }
     this.#end(status);
-    this.#stream.reset(ErrorCode.InternalError);
+    this.#stream.reset(status.code === Code.Unknown ? ErrorCode.InternalError : ErrorCode.RefusedStream);
     this.#hooksEnded(status);
   }
 

@@ -24,6 +24,7 @@ import path from "node:path";
 import { assert } from "../../lib/assert.ts";
 import { copyBytes, copyInto, EMPTY_BYTES } from "../../lib/bytes.ts";
 import type { Timer } from "../../lib/clock.ts";
+import { goDuration, humanBytes } from "../../lib/go-format.ts";
 import { type Committer, InlineCommitter, WorkerCommitter } from "./committer.ts";
 import { copyRows } from "./copy.ts";
 import { Environment, type FileSizes, type Store } from "./environment.ts";
@@ -414,8 +415,16 @@ export class LmdbBackend implements Backend {
   }
 
   async #defragment(): Promise<{ beforeBytes: number; afterBytes: number }> {
-    const { clock, observer, commits = "worker" } = this.#options;
+    const { clock, observer, logger, commits = "worker" } = this.#options;
     const start = clock.monotonicMs();
+    const before = { sizeBytes: this.sizeBytes(), inUseBytes: this.sizeInUseBytes() };
+    logger.info("defragmenting", {
+      path: this.path,
+      "current-db-size-bytes": before.sizeBytes,
+      "current-db-size": humanBytes(before.sizeBytes),
+      "current-db-size-in-use-bytes": before.inUseBytes,
+      "current-db-size-in-use": humanBytes(before.inUseBytes),
+    });
     const temporary = `${this.path}.tmp.${++this.#defragmentations}`;
     removeEnvironmentFiles(temporary);
     const settings = {
@@ -444,6 +453,17 @@ export class LmdbBackend implements Backend {
       this.#resume();
       await this.#lettingGo;
       observer?.defragmented?.(clock.monotonicMs() - start);
+      const [sizeBytes, inUseBytes] = [this.sizeBytes(), this.sizeInUseBytes()];
+      logger.info("finished defragmenting directory", {
+        path: this.path,
+        "current-db-size-bytes-diff": sizeBytes - before.sizeBytes,
+        "current-db-size-bytes": sizeBytes,
+        "current-db-size": humanBytes(sizeBytes),
+        "current-db-size-in-use-bytes-diff": inUseBytes - before.inUseBytes,
+        "current-db-size-in-use-bytes": inUseBytes,
+        "current-db-size-in-use": humanBytes(inUseBytes),
+        took: goDuration(clock.monotonicMs() - start),
+      });
       return { beforeBytes, afterBytes: this.#sizes.fileBytes };
     } catch (error) {
       // Whatever went wrong, the old file is still the one in force.

@@ -261,12 +261,12 @@ export class SnapStore {
     return size;
   }
 
-  /** Deletes received databases older than the snapshot at `index`: the backend is beyond them. */
-  async releaseDatabases(index: number): Promise<void> {
+  /** Deletes received databases older than the snapshot at `index`, which the backend is beyond; the others stay. */
+  async releaseDatabases(index: number, { isOrphaned = false } = {}): Promise<void> {
     for (const name of await this.#files.list(this.dir)) {
       const match = /^([0-9a-f]{16})\.snap\.db$/.exec(name);
       if (!match || Number.parseInt(match[1] as string, 16) >= index) continue;
-      this.#options.logger.info("found orphaned .snap.db file; deleting", { path: name });
+      if (isOrphaned) this.#options.logger.info("found orphaned .snap.db file; deleting", { path: name });
       await this.#removeIfThere(name);
     }
   }
