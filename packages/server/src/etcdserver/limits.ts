@@ -18,6 +18,19 @@ export const WAITING_PROPOSALS_MAX = 20_000;
 /** The same in bytes: proposals of 1.5 MB each must not fill the heap while there is no leader. Our own. */
 export const WAITING_PROPOSAL_BYTES_MAX = 256 * 1024 * 1024;
 
+/**
+ * This thread waits for the disk itself, instead of letting another one do it, when no more callers than this wait for it
+ * and nobody has read anything for a while: a read must not queue behind a sync. Our own.
+ */
+export const BLOCKING_SAVE_CALLERS_MAX = 1;
+export const BLOCKING_SAVE_QUIET_MS = 100;
+
+/**
+ * With more callers than this, a lone member gathers proposals while its disk works, and a little longer: half of the callers
+ * make a group. With fewer, each way to the disk counts. Our own.
+ */
+export const GATHERING_CALLERS_MIN = 64;
+
 /** Peer messages that may wait for the loop; above it they are dropped, which raft is made for. */
 export const WAITING_MESSAGES_MAX = 4096;
 

@@ -16,8 +16,8 @@ export class MemberDisk implements RaftDisk, SnapshotDisk {
     this.#keep = config;
   }
 
-  save(hardState: HardState | undefined, entries: readonly Entry[]): Promise<void> {
-    return this.#wal.save(hardState, entries);
+  save(hardState: HardState | undefined, entries: readonly Entry[], mayBlock: boolean): Promise<void> {
+    return this.#wal.save(hardState, entries, mayBlock);
   }
 
   async saveSnapshot(snapshot: Snapshot): Promise<void> {

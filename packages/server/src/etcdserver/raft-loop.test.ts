@@ -29,7 +29,7 @@ function setUp(options: { manualDisk?: boolean } = {}) {
     logger: silentLogger,
     random: new SeededRandom(1),
   });
-  const state = { isManual: options.manualDisk ?? false, leader: 0n };
+  const state = { isManual: options.manualDisk ?? false, leader: 0n, groupSize: 0 };
   const saves: { readonly entries: string[]; readonly hardState: HardState | undefined; readonly done: Deferred }[] =
     [];
   const applied: string[] = [];
@@ -63,6 +63,8 @@ function setUp(options: { manualDisk?: boolean } = {}) {
     logger: silentLogger,
     memberId: 1n,
     tickMs: 100,
+    isIdle: () => false,
+    groupSize: () => state.groupSize,
     isAwaited: (suffix) => suffix !== 13,
     handOver: (suffix) => suffix !== 13,
     dropped: (suffix) => void dropped.push(suffix),
@@ -173,6 +175,43 @@ describe("RaftLoop", () => {
     expect(set.applied).toEqual(["", "a", "b"]);
     set.state.isManual = false;
     for (const save of set.saves) save.done.resolve();
+  });
+
+  it("gathers what comes while the disk works, and a little longer, when told how many make a group", async () => {
+    const set = setUp();
+    await elect(set);
+    set.state.isManual = true;
+    set.state.groupSize = 3;
+    const before = set.saves.length;
+    const groups = () =>
+      set.saves
+        .slice(before)
+        .map((save) => save.entries)
+        .filter((entries) => entries.length > 0);
+    for (const [suffix, text] of ["a", "b", "c"].entries()) propose(set.loop, suffix + 20, text);
+    await settle();
+    expect(groups()).toEqual([["a", "b", "c"]]);
+    // Behind a save, however many they are.
+    for (const [suffix, text] of ["d", "e", "f", "g"].entries()) propose(set.loop, suffix + 30, text);
+    await settle();
+    expect(groups().length).toBe(1);
+    const finish = async () => {
+      for (let i = 0; i < 3; i++) {
+        for (const save of set.saves) save.done.resolve();
+        await settle();
+      }
+    };
+    await finish();
+    expect(groups().slice(1)).toEqual([["d", "e", "f", "g"]]);
+    await finish();
+    // Fewer than a group are not held for ever.
+    propose(set.loop, 40, "h");
+    await yieldToEventLoop();
+    propose(set.loop, 41, "i");
+    await settle();
+    expect(groups().slice(2)).toEqual([["h", "i"]]);
+    await finish();
+    expect(set.applied.slice(1).join("")).toBe("abcdefghi");
   });
 
   it("lets no save that has less to wait for speak for an older one", async () => {

@@ -38,8 +38,11 @@ export type Proposal =
 
 /** What the loop needs of the WAL and the `.snap` files. Calls take effect in their order. */
 export interface RaftDisk {
-  /** Resolves when it is durable, as far as raft needs it. */
-  save(hardState: HardState | undefined, entries: readonly Entry[]): Promise<void>;
+  /**
+   * Resolves when it is durable, as far as raft needs it. `mayBlock`: this thread may stand still for as long as the disk
+   * takes, since nobody wants anything else of it.
+   */
+  save(hardState: HardState | undefined, entries: readonly Entry[], mayBlock: boolean): Promise<void>;
   /** A snapshot that came from the leader: the `.snap` file, then its record in the WAL. */
   saveSnapshot(snapshot: Snapshot): Promise<void>;
 }
@@ -68,10 +71,17 @@ export interface RaftLoopDeps {
   handOver(suffix: number): boolean;
   /** Raft would not take it. */
   dropped(suffix: number, error: Error): void;
+  /** Whether this member has nothing to do but what waits for the disk. */
+  isIdle(): boolean;
+  /** How many proposals would make a group worth a sync of its own; 0: each should get to the disk at once. */
+  groupSize(): number;
   readStates(states: readonly ReadState[]): void;
   /** The leader changed; 0 when there is none now. */
   leaderChanged(leaderId: bigint): void;
 }
+
+/** A group is waited for during so many turns of the event loop at most. */
+const TURNS_HELD_MAX = 3;
 
 interface Append {
   readonly entries: readonly Entry[];
@@ -91,6 +101,8 @@ export class RaftLoop {
   #calls: ((node: RawNode) => void)[] = [];
   /** Of finished saves and applies; never dropped. */
   #responses: Message[] = [];
+  /** Turns of the event loop in which proposals were held back. */
+  #turnsHeld = 0;
   #hasTick = false;
   #lastTickMs: number;
   #leaderId = 0n;
@@ -221,8 +233,23 @@ export class RaftLoop {
       this.#reads.length > 0 ||
       this.#calls.length > 0 ||
       this.#hasTick ||
-      (this.#proposals.length > 0 && this.#leaderId !== 0n)
+      (this.#proposals.length > 0 && this.#leaderId !== 0n && !this.#areHeldBack())
     );
+  }
+
+  /**
+   * Under load the processor is what is short, and not the disk: answers and requests that travel together cost less. So
+   * proposals wait while a save is under way, and then a little for each other.
+   */
+  #areHeldBack(): boolean {
+    const size = this.#deps.groupSize();
+    if (size === 0) return false;
+    return this.#isSaving() || (this.#proposals.length < size && this.#turnsHeld < TURNS_HELD_MAX);
+  }
+
+  #isSaving(): boolean {
+    for (const { entries } of this.#appends) if (entries.length > 0) return true;
+    return false;
   }
 
   #pump(): void {
@@ -238,6 +265,11 @@ export class RaftLoop {
       this.#finish(error);
     } finally {
       this.#isPumping = false;
+    }
+    // Who is held back behind a save is looked at again when it is done.
+    if (this.#proposals.length > 0 && this.#leaderId !== 0n && !this.#isSaving() && this.#areHeldBack()) {
+      this.#turnsHeld++;
+      this.#wake();
     }
   }
 
@@ -258,8 +290,9 @@ export class RaftLoop {
     }
     for (const context of take(this.#reads)) this.#node.readIndex(context);
     // What came before in this turn may have cost the leader: then they wait for the next one rather than be refused.
-    if (this.#proposals.length > 0 && this.#leaderId !== 0n && this.#node.lead !== 0n) {
+    if (this.#proposals.length > 0 && this.#leaderId !== 0n && this.#node.lead !== 0n && !this.#areHeldBack()) {
       this.#proposalBytes = 0;
+      this.#turnsHeld = 0;
       this.#stepProposals(take(this.#proposals));
     }
   }
@@ -319,10 +352,10 @@ export class RaftLoop {
     if (snapshot || this.#behindSnapshot) {
       saving = (this.#behindSnapshot ?? Promise.resolve())
         .then(() => (snapshot ? disk.saveSnapshot(snapshot) : undefined))
-        .then(() => disk.save(hardState, entries));
+        .then(() => disk.save(hardState, entries, false));
       this.#behindSnapshot = saving;
     } else {
-      saving = disk.save(hardState, entries);
+      saving = disk.save(hardState, entries, entries.length > 0 && this.#deps.isIdle());
     }
     const append: Append = { entries, snapshot, responses: message.responses, isSaved: false };
     this.#appends.push(append);

@@ -149,8 +149,11 @@ import { HeartbeatWatch } from "./heartbeat-watch.ts";
 import {
   APPLIED_INDEX_WAIT_MS,
   APPLY_LAG_MAX,
+  BLOCKING_SAVE_CALLERS_MAX,
+  BLOCKING_SAVE_QUIET_MS,
   CLUSTER_VERSION_CHECK_MS,
   EXPIRED_LEASE_SCAN_MS,
+  GATHERING_CALLERS_MIN,
   HEALTHY_PERIOD_MS,
   LEARNER_READY_PORTION,
   LEASE_REVOKES_IN_FLIGHT_MAX,
@@ -233,7 +236,21 @@ type Body = Partial<Omit<InternalRaftRequest, "header" | "id">>;
 
 const asApplied = (applied: Applied): Applied => applied;
 
-const EMPTY_REQUEST: InternalRaftRequest = InternalRaftRequest.create();
+/** A request that is made here. The bodies that it has not are fields of the prototype: it has over thirty of them. */
+class OwnRequest {
+  readonly header: InternalRaftRequest["header"];
+
+  static of(header: InternalRaftRequest["header"], body: Body): InternalRaftRequest {
+    const request = new OwnRequest(header) as unknown as Record<string, unknown>;
+    for (const key in body) request[key] = body[key as keyof Body];
+    return request as unknown as InternalRaftRequest;
+  }
+
+  private constructor(header: InternalRaftRequest["header"]) {
+    this.header = header;
+  }
+}
+Object.assign(OwnRequest.prototype, InternalRaftRequest.create());
 
 /** Refusals with the texts that they have inside of etcd. */
 const bluntKinds: Partial<Record<ErrorKind, ErrorKind>> = {
@@ -290,6 +307,7 @@ export class Server implements EtcdServer, TransportSink {
   #firstCommitListeners: (() => void)[] = [];
   #leaderElectedAtMs = Number.NEGATIVE_INFINITY;
   #leaderLostAtMs: number | undefined;
+  #lastReadMs = Number.NEGATIVE_INFINITY;
   #failure: Error | undefined;
   #stopping: Promise<void> | undefined;
   /** The last header that was encoded, and what it says. */
@@ -399,6 +417,8 @@ export class Server implements EtcdServer, TransportSink {
       isAwaited: (suffix) => this.#isAwaited(suffix),
       handOver: (suffix) => this.#pending.handOver(suffix) || this.#pendingChanges.has(suffix),
       dropped: (suffix, error) => this.#reject(suffix, error),
+      isIdle: () => this.#isIdle(),
+      groupSize: () => this.#groupSize(),
       readStates: (states) => this.#readIndex.receive(states),
       leaderChanged: (leaderId) => this.#leaderChanged(leaderId),
     });
@@ -839,15 +859,12 @@ export class Server implements EtcdServer, TransportSink {
     const refusal = this.#refuseOverload();
     if (refusal) throw refusal;
     const suffix = this.#ids.next();
-    const request: InternalRaftRequest = {
-      ...EMPTY_REQUEST,
-      ...body,
-      header: {
-        id: this.#ids.idOf(suffix),
-        username: caller?.username ?? "",
-        authRevision: caller?.authRevision ?? 0,
-      },
+    const header = {
+      id: this.#ids.idOf(suffix),
+      username: caller?.username ?? "",
+      authRevision: caller?.authRevision ?? 0,
     };
+    const request = OwnRequest.of(header, body);
     const data = InternalRaftRequest.encode(request);
     if (data.length > this.#config.maxRequestBytes) throw new EtcdError("RequestTooLarge");
     const applied = this.#pending.register(suffix, { data, request }, finish);
@@ -879,6 +896,30 @@ export class Server implements EtcdServer, TransportSink {
       return new EtcdError("TooManyRequests");
     }
     return undefined;
+  }
+
+  #isLone(): boolean {
+    const { voters, learners } = this.#apply.confState;
+    return voters.length === 1 && learners.length === 0;
+  }
+
+  /** A lone member whose few callers all wait for the disk, and nobody has come to read for a while. */
+  #isIdle(): boolean {
+    return (
+      this.#pending.size <= BLOCKING_SAVE_CALLERS_MAX &&
+      this.#isLone() &&
+      this.#clock.monotonicMs() - this.#lastReadMs > BLOCKING_SAVE_QUIET_MS
+    );
+  }
+
+  /** A leader of others sends while its own disk works, which holding back would spoil. */
+  #groupSize(): number {
+    const callers = this.#pending.size;
+    return callers >= GATHERING_CALLERS_MIN && this.#isLone() ? callers >>> 1 : 0;
+  }
+
+  #reads(): void {
+    this.#lastReadMs = this.#clock.monotonicMs();
   }
 
   #isAwaited(suffix: number): boolean {
@@ -962,6 +1003,7 @@ export class Server implements EtcdServer, TransportSink {
   // Keys.
 
   linearizableReadNotify(ctx: RequestContext): Promise<void> {
+    this.#reads();
     return orAborted(this.#readIndex.wait(), ctx.signal);
   }
 
@@ -985,6 +1027,7 @@ export class Server implements EtcdServer, TransportSink {
   }
 
   rangeEncoded(request: RangeRequest, ctx: RequestContext): EncodedRange | Promise<EncodedRange> {
+    this.#reads();
     if (request.serializable) return this.#rangeEncodedNow(request, ctx);
     return this.#readIndex.wait().then(() => this.#rangeEncodedNow(request, ctx));
   }
@@ -1029,6 +1072,7 @@ export class Server implements EtcdServer, TransportSink {
   }
 
   async #beforeRange(request: RangeRequest, ctx: RequestContext): Promise<Caller | undefined> {
+    this.#reads();
     if (!request.serializable) await this.#readIndex.wait();
     return this.#caller(ctx);
   }
@@ -1081,6 +1125,7 @@ export class Server implements EtcdServer, TransportSink {
   }
 
   async #readTxn(request: TxnRequest, ctx: RequestContext): Promise<TxnResponse> {
+    this.#reads();
     if (!isTxnSerializable(request)) await this.#readIndex.wait();
     if (this.#auth.store.isEnabled) this.#auth.store.checkTxn(await this.#caller(ctx), request);
     const start = this.#clock.monotonicMs();
@@ -1130,6 +1175,7 @@ export class Server implements EtcdServer, TransportSink {
   }
 
   async leaseKeepAlive(leaseId: bigint, ctx: RequestContext): Promise<LeaseKeepAliveResponse> {
+    this.#reads();
     // Before the renewal, so that the header is no newer than the lease was seen.
     const header = this.header();
     if (this.#auth.store.isEnabled) await this.#checkRenew(leaseId, ctx);
@@ -1839,14 +1885,18 @@ export class Server implements EtcdServer, TransportSink {
 /** The kind of a request as etcd's metrics name it: `Put`, `DeleteRange`, `AuthUserAdd`. */
 function operationName(request: InternalRaftRequest): string {
   if (request.put) return "Put";
+  if (request.txn) return "Txn";
   if (request.authStatus) return "unknown";
-  for (const field of InternalRaftRequest.fields) {
-    if (field.key === "header" || field.key === "id") continue;
-    const { key } = field;
-    if (request[key as keyof InternalRaftRequest] !== undefined) return key.charAt(0).toUpperCase() + key.substring(1);
-  }
+  for (const { key, name } of OPERATIONS) if (request[key] !== undefined) return name;
   return "unknown";
 }
+
+const OPERATIONS = InternalRaftRequest.fields
+  .filter(({ key }) => key !== "header" && key !== "id")
+  .map(({ key }) => ({
+    key: key as keyof InternalRaftRequest,
+    name: key.charAt(0).toUpperCase() + key.substring(1),
+  }));
 
 function wireMember(member: Member): MemberListResponse["members"][number] {
   return {

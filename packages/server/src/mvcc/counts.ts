@@ -27,8 +27,11 @@ import { countLive } from "./key-index.ts";
 import { isEmptyRange, type KeyRange, keyAfter } from "./key-range.ts";
 import type { BlockPairs, PairCache } from "./pair-cache.ts";
 
-/** Keys of a block when it is made; it is cut in two at twice as many. */
+/** Keys of a block when it is made. */
 export const COUNT_BLOCK_KEYS = 256;
+
+/** A block is cut into blocks of that size when it has this many times as many keys: each cut has to sort what is buffered. */
+const CUT_AT_BLOCKS = 4;
 
 /** Blocks of a group; it is cut in two at twice as many. */
 export const COUNT_GROUP_BLOCKS = 512;
@@ -243,7 +246,7 @@ export class Counts {
     group.counts[at.block] = count;
     group.sum++;
     this.#note(group, at.block, revision);
-    if (count >= 2 * this.#blockKeys && count % this.#blockKeys === 0) this.#cut(reader, at);
+    if (count >= CUT_AT_BLOCKS * this.#blockKeys && count % this.#blockKeys === 0) this.#cut(reader, at);
   }
 
   /** A row has gone from `live` at a revision. */
@@ -278,13 +281,14 @@ export class Counts {
     if (group.fences.length === 0) this.#groups.splice(index, 1);
   }
 
-  /** Puts a fence in the middle of a block. */
+  /** Puts fences into a block. */
   #cut(reader: BackendReader, { group: index, block }: Position): void {
     const group = this.#groups[index] as Group;
-    const count = group.counts[block] as number;
     const end = this.#fenceAfter({ group: index, block });
-    let before = 0;
-    let fence: KeyString | undefined;
+    const fences: KeyString[] = [];
+    const counts: number[] = [];
+    let left = group.counts[block] as number;
+    let inBlock = 0;
     reader.scan(
       "live",
       {
@@ -293,31 +297,37 @@ export class Counts {
         keysOnly: true,
       },
       (rowKey) => {
-        if (before >= count / 2 && !isLongLiveKey(rowKey)) {
-          fence = keyString(rowKey);
-          return false;
+        if (inBlock >= this.#blockKeys && !isLongLiveKey(rowKey)) {
+          fences.push(keyString(rowKey));
+          counts.push(inBlock);
+          left -= inBlock;
+          inBlock = 0;
+          if (left <= this.#blockKeys) return false;
         }
-        before++;
+        inBlock++;
         return true;
       },
     );
     // A block of nothing but long keys of one beginning cannot be cut.
-    if (fence === undefined || before >= count) return;
+    if (fences.length === 0) return;
+    assert(left > 0, "a block of keys has more rows than were counted");
     this.#forget(group, block);
     const changedAt = group.changedAt[block] as number;
-    group.fences.splice(block + 1, 0, fence);
-    group.counts.splice(block, 1, before, count - before);
-    group.pairs.splice(block + 1, 0, undefined);
-    group.changedAt.splice(block + 1, 0, changedAt);
+    group.fences.splice(block + 1, 0, ...fences);
+    group.counts.splice(block, 1, ...counts, left);
+    group.pairs.splice(block + 1, 0, ...fences.map(() => undefined));
+    group.changedAt.splice(block + 1, 0, ...fences.map(() => changedAt));
     if (group.fences.length < 2 * this.#groupBlocks) return;
-    const fences = group.fences.splice(this.#groupBlocks);
-    const counts = group.counts.splice(this.#groupBlocks);
     const pairs = group.pairs.splice(this.#groupBlocks);
-    group.sum = group.counts.reduce((sum, one) => sum + one, 0);
-    const second = newGroup(fences, counts, group.changedAt.splice(this.#groupBlocks));
+    const second = newGroup(
+      group.fences.splice(this.#groupBlocks),
+      group.counts.splice(this.#groupBlocks),
+      group.changedAt.splice(this.#groupBlocks),
+    );
     pairs.forEach((one, i) => {
       second.pairs[i] = one;
     });
+    group.sum -= second.sum;
     this.#groups.splice(index + 1, 0, second);
   }
 

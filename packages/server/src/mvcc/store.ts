@@ -92,7 +92,7 @@ import type {
   MvccTimes,
 } from "./types.ts";
 import { WatchHub } from "./watch/hub.ts";
-import { WriteTxn } from "./write-txn.ts";
+import { WriteTxn, type WriteTxnContext } from "./write-txn.ts";
 
 /** Of a store that was never compacted. Below every revision, so that a compaction at 0 is accepted once. */
 const NEVER_COMPACTED = -1;
@@ -114,6 +114,7 @@ interface ScheduledCompaction {
 export class MvccStore implements RangeView {
   readonly watch: WatchHub;
   readonly #leases: LeaseAttacher;
+  readonly #context: WriteTxnContext;
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #limits: MvccLimits;
@@ -152,6 +153,7 @@ export class MvccStore implements RangeView {
   private constructor(options: MvccOptions) {
     this.#backend = options.backend;
     this.#leases = options.leases;
+    this.#context = this.#contextOfWrites();
     this.#clock = options.clock;
     this.#logger = options.logger;
     this.#onFatal =
@@ -252,6 +254,26 @@ export class MvccStore implements RangeView {
     this.#jobs.abort();
     await this.#compactions;
     await this.#counts.stopped();
+  }
+
+  /** For write transactions: what stands here now. */
+  #contextOfWrites(): WriteTxnContext {
+    const store = this;
+    return {
+      leases: this.#leases,
+      get counts() {
+        return store.#counts;
+      },
+      get currentRevision() {
+        return store.#currentRevision;
+      },
+      get compactRevision() {
+        return store.#compactRevision;
+      },
+      get isWatched() {
+        return store.watch.isWatched;
+      },
+    };
   }
 
   get currentRevision(): number {
@@ -566,13 +588,7 @@ export class MvccStore implements RangeView {
   // -------------------------------------------------------------------------------------------------- writes
 
   #begin(tx: BackendTxn): WriteTxn {
-    return new WriteTxn(tx, {
-      leases: this.#leases,
-      counts: this.#counts,
-      currentRevision: this.#currentRevision,
-      compactRevision: this.#compactRevision,
-      isWatched: this.watch.isWatched,
-    });
+    return new WriteTxn(tx, this.#context);
   }
 
   #end(txn: WriteTxn): void {

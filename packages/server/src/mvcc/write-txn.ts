@@ -50,6 +50,9 @@ export interface Change {
   readonly stored: Uint8Array;
 }
 
+const NO_CHANGES: readonly Change[] = [];
+
+/** What a write transaction finds; the same object for all of them. */
 export interface WriteTxnContext {
   readonly leases: LeaseAttacher;
   readonly counts: Counts;
@@ -64,8 +67,7 @@ export class WriteTxn implements RangeView {
   readonly compactRevision: number;
   /** The main revision of everything written here. */
   readonly revision: number;
-  /** Empty unless it is watched. */
-  readonly changes: Change[] = [];
+  #changes: Change[] | undefined;
   /** Changes so far, and so the sub revision of the next one. */
   #count = 0;
   /** Bytes of keys and values put, for the metric. */
@@ -79,6 +81,16 @@ export class WriteTxn implements RangeView {
     this.reader = tx;
     this.compactRevision = context.compactRevision;
     this.revision = context.currentRevision + 1;
+  }
+
+  /** Empty unless it is watched. */
+  get changes(): readonly Change[] {
+    return this.#changes ?? NO_CHANGES;
+  }
+
+  #tell(change: Change): void {
+    if (this.#changes) this.#changes.push(change);
+    else this.#changes = [change];
   }
 
   get hasChanges(): boolean {
@@ -136,7 +148,7 @@ export class WriteTxn implements RangeView {
     writeKeyValue(place.bytes, place.valueAt, fields);
     if (this.#context.isWatched) {
       const stored = copyBytes(place.bytes.subarray(place.valueAt, place.valueAt + bytes));
-      this.changes.push({ isDelete: false, stored });
+      this.#tell({ isDelete: false, stored });
     }
     const rowKey = liveKey(key);
     if (bytes > INLINE_KEY_VALUE_BYTES_MAX) putLiveRow(tx, rowKey, { main, sub, createRevision, version, lease });
@@ -189,6 +201,6 @@ export class WriteTxn implements RangeView {
     tx.put("past", pastKey(key, main, sub), EMPTY_BYTES);
     if (row.lease !== 0n) tx.delete("leased", leasedKey(row.lease, rowKey));
     this.#context.counts.removed(rowKey, main);
-    if (this.#context.isWatched) this.changes.push({ isDelete: true, stored });
+    if (this.#context.isWatched) this.#tell({ isDelete: true, stored });
   }
 }

@@ -18,6 +18,8 @@ export interface OpenFile {
   truncate(length: number): Promise<void>;
   /** Data, and of the metadata what reading it back needs. */
   datasync(): Promise<void>;
+  /** As `datasync`, on the calling thread, which stands still meanwhile. */
+  datasyncNow(): void;
   sync(): Promise<void>;
   close(): Promise<void>;
 }
@@ -83,6 +85,10 @@ class SystemFile implements OpenFile {
     return new Promise((resolve, reject) => {
       fs.fdatasync(this.#fd, (error) => (error ? reject(error) : resolve()));
     });
+  }
+
+  datasyncNow(): void {
+    fs.fdatasyncSync(this.#fd);
   }
 
   sync(): Promise<void> {

@@ -85,6 +85,8 @@ export class ApplyLoop implements ApplySink {
   #confState: ConfState;
   /** Results of the group that is being applied; told when it is in the backend's batch. */
   #results: { readonly suffix: number; readonly result: Applied }[] = [];
+  /** When the last request had been applied, or the group began: when the next one begins. */
+  #lapMs = 0;
   /** What must wait for the end of the group: it touches other rooms. */
   #after: (() => void)[] = [];
 
@@ -181,7 +183,8 @@ export class ApplyLoop implements ApplySink {
 
   #applyGroup(entries: readonly Entry[], from: number, to: number): void {
     if (from === to) return;
-    const { backend, store } = this.#deps;
+    const { backend, store, clock } = this.#deps;
+    this.#lapMs = clock.monotonicMs();
     backend.write((tx) => {
       let last: Entry | undefined;
       for (let i = from; i < to; i++) {
@@ -257,9 +260,10 @@ export class ApplyLoop implements ApplySink {
       applyMembership(deps, undefined, request);
       return;
     }
-    const start = deps.clock.monotonicMs();
     const result = applyRequest(deps, tx, request, { index, isAwaited: suffix !== undefined });
-    const tookMs = deps.clock.monotonicMs() - start;
+    const now = deps.clock.monotonicMs();
+    const tookMs = now - this.#lapMs;
+    this.#lapMs = now;
     deps.requestApplied(request, result, tookMs);
     if (tookMs > deps.warningDurationMs) this.#warnSlow(request, result, tookMs);
     const { error } = result;

@@ -49,10 +49,11 @@ const BATCH_OPERATIONS_MAX = 10_000;
 const BUFFERED_OPERATIONS_MAX = 200_000;
 const BUFFERED_BYTES_MAX = 64 * 1024 * 1024;
 /**
- * After a commit the worker rests for as long as that one took, unless so much has gathered meanwhile. The rows of a batch
- * that lie on one page cost one page: under load, when a commit takes long, fewer and larger ones cost much less, and
- * leave half of a core to others. What waits is in the WAL.
+ * After a commit the worker rests for this many intervals, and at least for as long as that one took, unless so much has
+ * gathered meanwhile. The rows of a batch that lie on one page cost one page, and the sync of a commit is in the way of the
+ * WAL's: fewer and larger commits cost much less of both. What waits is in the WAL.
  */
+const REST_INTERVALS = 10;
 const RESTLESS_OPERATIONS = 90_000;
 const RESTLESS_BYTES = 24 * 1024 * 1024;
 /** What may wait for the new file of a defragmentation. */
@@ -294,7 +295,7 @@ export class LmdbBackend implements Backend {
         this.#durable = number;
         this.#committing = undefined;
         this.#layers = [this.#open];
-        if (durationMs >= 1) this.#restFor(durationMs);
+        this.#restFor(Math.max(durationMs, REST_INTERVALS * this.#batchIntervalMs));
         if (replayed) void replayed.finally(() => layer.release());
         else layer.release();
         this.#afterCommit();

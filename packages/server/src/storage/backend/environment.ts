@@ -4,7 +4,7 @@
  */
 import { type Database, open, type RootDatabase } from "lmdb";
 import { crc32c } from "../../lib/crc32c.ts";
-import { DEAD, DELETED, HEADER_BYTES } from "./layer.ts";
+import { BatchRows, NO_VALUE } from "./batch-rows.ts";
 import { SUM_BYTES, SUMS_MARK, sumBytesOf } from "./sums.ts";
 import { TABLES } from "./types.ts";
 
@@ -15,6 +15,14 @@ export type Store = Database<Uint8Array, Uint8Array> & { readonly sumBytes: numb
 interface Unpublished {
   resetReadTxn(): void;
 }
+
+/**
+ * Of a store, too: how a key comes into the buffer of a write instruction, from `at` on; gives its end. And a value may be a
+ * part of a larger buffer, from `start` to `end`.
+ */
+type WriteKey = (key: unknown, target: Uint8Array, at: number) => number;
+type PartOfBuffer = Buffer & { start?: number; end?: number };
+type PutSync = (key: number, value: Uint8Array, options?: { readonly append: boolean }) => boolean;
 
 export interface EnvironmentOptions {
   readonly path: string;
@@ -27,6 +35,9 @@ export interface FileSizes {
   readonly fileBytes: number;
   readonly inUseBytes: number;
 }
+
+/** Only behind the last row of the table; false otherwise. */
+const APPEND = { append: true } as const;
 
 const DEFAULT_MAP_SIZE_BYTES = 2 ** 38;
 
@@ -75,27 +86,15 @@ export class Environment {
   }
 
   /**
-   * Writes the live records of a layer in one durable transaction, each table in key order: neighbours then share the
-   * pages they touch. Returns the number of rows written. Throws when LMDB refuses; nothing is written then.
+   * Writes the rows of a layer in one durable transaction, each table in key order. Returns the number of rows written.
+   * Throws when LMDB refuses; nothing is written then.
    */
   commit(chunks: readonly Uint8Array[], used: readonly number[]): number {
-    const rows = readRecords(
-      chunks,
-      used,
-      this.stores.map(({ sumBytes }) => sumBytes > 0),
-    );
+    const batch = new BatchRows(chunks, used);
     return this.root.transactionSync(() => {
       let count = 0;
-      for (let table = 0; table < rows.length; table++) {
-        const records = rows[table];
-        if (!records) continue;
-        const store = this.stores[table] as Store;
-        for (const record of inOrder(records)) {
-          if (record.value === undefined) store.removeSync(record.key);
-          else store.putSync(record.key, record.value);
-          count++;
-        }
-      }
+      for (let table = 0; table < this.stores.length; table++)
+        count += writeTable(this.stores[table] as Store, batch, table);
       return count;
     }, 2);
   }
@@ -133,59 +132,48 @@ function fileSizes(environment: Environment): FileSizes {
   return { fileBytes: filePages * stats.pageSize, inUseBytes: Math.min(pages, filePages) * stats.pageSize };
 }
 
-interface Record {
-  readonly key: Buffer;
-  readonly value: Buffer | undefined;
-}
+/** Keys up to this size are copied byte by byte, which is quicker than a call for them. */
+const COPIED_BYTES_MAX = 48;
 
-function readRecords(
-  chunks: readonly Uint8Array[],
-  used: readonly number[],
-  isSummed: readonly boolean[],
-): (Record[] | undefined)[] {
-  const tables: (Record[] | undefined)[] = [];
-  for (let index = 0; index < chunks.length; index++) {
-    const end = used[index] as number;
-    // lmdb takes the address of a value's memory, which it can only do for memory that is not shared.
-    const chunk = Buffer.allocUnsafeSlow(end + SUM_BYTES);
-    chunk.set((chunks[index] as Uint8Array).subarray(0, end), 0);
-    // A checksum goes behind its value, over the header of the next record, as soon as that has been read.
-    let sum: number | undefined;
-    for (let at = 0; at < end; ) {
-      const table = chunk[at] as number;
-      const dead = chunk[at + 1] === DEAD;
-      const keyEnd = at + HEADER_BYTES + chunk.readUInt16LE(at + 2);
-      const length = chunk.readUInt32LE(at + 4);
-      const valueEnd = length === DELETED ? keyEnd : keyEnd + length;
-      if (sum !== undefined) chunk.writeUInt32LE(sum, at);
-      sum = undefined;
-      if (!dead) {
-        let rows = tables[table];
-        if (!rows) {
-          rows = [];
-          tables[table] = rows;
-        }
-        const isPutWithSum = length !== DELETED && isSummed[table] === true;
-        if (isPutWithSum) sum = crc32c(chunk.subarray(at + HEADER_BYTES, valueEnd));
-        rows.push({
-          key: chunk.subarray(at + HEADER_BYTES, keyEnd),
-          value:
-            length === DELETED ? undefined : chunk.subarray(keyEnd, isPutWithSum ? valueEnd + SUM_BYTES : valueEnd),
-        });
+/** Within a transaction. The rows' keys and values are taken from where they lie: a row is its number. */
+function writeTable(store: Store, batch: BatchRows, table: number): number {
+  const rows = batch.inOrder(table);
+  if (rows.length === 0) return 0;
+  const { keyAt, keyBytes, valueBytes } = batch;
+  const bytes: PartOfBuffer = batch.bytes;
+  const keyed = store as unknown as { writeKey: WriteKey; putSync: PutSync };
+  const { writeKey } = keyed;
+  keyed.writeKey = (key, target, at) => {
+    const row = key as number;
+    const start = keyAt[row] as number;
+    const length = keyBytes[row] as number;
+    if (length > COPIED_BYTES_MAX) target.set(bytes.subarray(start, start + length), at);
+    else for (let i = 0; i < length; i++) target[at + i] = bytes[start + i] as number;
+    return at + length;
+  };
+  try {
+    // At the end of a table rows fill its pages; in between LMDB splits them in halves.
+    let isAtEnd = true;
+    for (const row of rows) {
+      const length = valueBytes[row] as number;
+      if (length === NO_VALUE) {
+        store.removeSync(row as unknown as Uint8Array);
+        continue;
       }
-      at = valueEnd;
+      const start = (keyAt[row] as number) + (keyBytes[row] as number);
+      let end = start + length;
+      if (store.sumBytes > 0) {
+        // The checksum goes behind the value, over the header of the next record, which has been read.
+        bytes.writeUInt32LE(crc32c(bytes.subarray(keyAt[row] as number, end)), end);
+        end += SUM_BYTES;
+      }
+      bytes.start = start;
+      bytes.end = end;
+      isAtEnd = isAtEnd && keyed.putSync(row, bytes, APPEND);
+      if (!isAtEnd && !keyed.putSync(row, bytes)) throw new Error("LMDB did not take a row");
     }
-    if (sum !== undefined) chunk.writeUInt32LE(sum, end);
+  } finally {
+    keyed.writeKey = writeKey;
   }
-  return tables;
-}
-
-/** Most tables of most batches come sorted: revisions ascend. */
-function inOrder(records: Record[]): Record[] {
-  for (let i = 1; i < records.length; i++) {
-    if (Buffer.compare((records[i - 1] as Record).key, (records[i] as Record).key) > 0) {
-      return records.sort((a, b) => Buffer.compare(a.key, b.key));
-    }
-  }
-  return records;
+  return rows.length;
 }

@@ -68,6 +68,10 @@ export class FaultyFiles implements FileSystem {
         this.#step(`datasync ${path}`);
         await file.datasync();
       },
+      datasyncNow: () => {
+        this.#step(`datasyncNow ${path}`);
+        file.datasyncNow();
+      },
       sync: async () => {
         this.#step(`sync ${path}`);
         await file.sync();

@@ -141,6 +141,7 @@ export class MemoryFiles implements FileSystem {
             : Buffer.concat([inode.live, Buffer.alloc(length - inode.live.length)]);
       },
       datasync: async () => sync("datasync"),
+      datasyncNow: () => sync("datasyncNow"),
       sync: async () => sync("sync"),
       close: async () => {},
     };

@@ -50,10 +50,13 @@ export interface Wal extends AsyncDisposable {
    * once. Calls that wait at the same time share one write and one fdatasync. The arguments are encoded before the call
    * returns, so the caller may change them afterwards.
    *
+   * `mayBlock`: the calling thread has nothing better to do than to wait for the disk. Then, if nothing is being written, it
+   * does so itself, a little later in this turn of the event loop, which spares the way to another thread and back.
+   *
    * Rejects with {@link WalWriteError} when the disk does: the log is then closed to writing for good, as what a failed
    * fsync left behind is not known. The owner must end the process and must not acknowledge anything of that call.
    */
-  save(hardState: HardState | undefined, entries: readonly Entry[]): Promise<void>;
+  save(hardState: HardState | undefined, entries: readonly Entry[], mayBlock?: boolean): Promise<void>;
   /** Marks that a `.snap` file with this index and term exists; always durable when it resolves. */
   saveSnapshot(snapshot: WalSnapshot): Promise<void>;
   /** Resolves when everything saved before is durable, the commits included. */

@@ -6,7 +6,7 @@ import os from "node:os";
 import path from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { systemClock } from "../../lib/clock.ts";
+import { systemClock, VirtualClock } from "../../lib/clock.ts";
 import { crc32c } from "../../lib/crc32c.ts";
 import { type Logger, silentLogger } from "../../lib/log.ts";
 import { SeededRandom } from "../../lib/random.ts";
@@ -207,6 +207,52 @@ describe("save()", () => {
     await wal.close();
   });
 
+  it("waits for the disk itself when all of its callers may and nothing is being written", async () => {
+    const files = new MemoryFiles();
+    const wal = await createWal("/d/wal", METADATA, memoryOptions(files));
+    let syncs: string[] = [];
+    files.hooks = { before: (_, what) => void (what.includes("datasync") && syncs.push(what.split(" ")[0] as string)) };
+    const expectSyncs = async (expected: string[], saves: Promise<void>[]) => {
+      await Promise.all(saves);
+      expect(syncs).toEqual(expected);
+      syncs = [];
+    };
+    await expectSyncs(["datasyncNow"], [wal.save(undefined, [entry(1)], true)]);
+    await expectSyncs(["datasyncNow"], [wal.save(undefined, [entry(2)], true), wal.save(undefined, [entry(3)], true)]);
+    await expectSyncs(["datasync"], [wal.save(undefined, [entry(4)], true), wal.save(undefined, [entry(5)])]);
+    await expectSyncs(["datasync"], [wal.save(state(5, 2), [])]);
+    // Nothing but a commit rides along.
+    await expectSyncs(["datasyncNow"], [wal.save(state(5, 2), []), wal.save(undefined, [entry(6, "x", 2)], true)]);
+    const behind = wal.save(undefined, [entry(7, "x", 2)]);
+    await Promise.resolve();
+    await Promise.resolve();
+    await expectSyncs(["datasync", "datasync"], [behind, wal.save(undefined, [entry(8, "x", 2)], true)]);
+    await wal.close();
+    const { entries } = await readWal("/d/wal", START, { fileSystem: files });
+    expect(entries.map(({ index }) => index)).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+  });
+
+  it("lets others wait for a disk that has been slow", async () => {
+    const files = new MemoryFiles();
+    const clock = new VirtualClock();
+    const wal = await createWal("/d/wal", METADATA, { ...memoryOptions(files), clock });
+    const syncs: string[] = [];
+    let tookMs = 6;
+    files.hooks = {
+      before: (_, what) => {
+        if (!what.includes("datasync")) return;
+        clock.advance(tookMs);
+        syncs.push(what.split(" ")[0] as string);
+      },
+    };
+    for (let i = 1; i <= 3; i++) await wal.save(undefined, [entry(i)], true);
+    clock.advance(1000);
+    tookMs = 1;
+    for (let i = 4; i <= 6; i++) await wal.save(undefined, [entry(i)], true);
+    expect(syncs).toEqual(["datasyncNow", "datasync", "datasync", "datasyncNow", "datasyncNow", "datasyncNow"]);
+    await wal.close();
+  });
+
   it("syncs for entries, another term or another vote, and not for a commit", async () => {
     const files = new MemoryFiles();
     const wal = await createWal("/d/wal", METADATA, memoryOptions(files));
@@ -253,19 +299,20 @@ describe("save()", () => {
   });
 
   it("rejects for good after a failed write or fsync, and never tries again", async () => {
-    for (const failing of ["write", "datasync"]) {
+    for (const failing of ["write", "datasync", "datasyncNow"]) {
       const files = new MemoryFiles();
       const wal = await createWal("/d/wal", METADATA, memoryOptions(files));
       await wal.save(undefined, [entry(1)]);
       let failures = 0;
       files.hooks = {
         before: (_, what) => {
-          if (!what.startsWith(failing)) return;
+          if (!what.startsWith(`${failing} `)) return;
           failures++;
           throw new InjectedError(failing === "write" ? "ENOSPC" : "EIO");
         },
       };
-      const saves = [wal.save(undefined, [entry(2)]), wal.save(undefined, [entry(3)])];
+      const mayBlock = failing === "datasyncNow";
+      const saves = [wal.save(undefined, [entry(2)], mayBlock), wal.save(undefined, [entry(3)], mayBlock)];
       for (const save of saves) await expect(save).rejects.toThrow(WalWriteError);
       files.hooks = {};
       await expect(wal.save(undefined, [entry(4)])).rejects.toThrow(/ENOSPC|EIO/);

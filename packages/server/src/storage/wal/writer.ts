@@ -10,7 +10,9 @@
  * where records are encoded, since the CRC chain runs through the header of the next: the batch that crosses the limit
  * is sealed and is the last of its file, and the new open batch begins with crc, metadata and state.
  *
- * Small batches are written on the calling thread (a copy into the page cache) and only the fdatasync goes to another.
+ * Small batches are written on the calling thread (a copy into the page cache) and only the fdatasync goes to another: the
+ * way there and back costs two wake-ups. A caller that has nothing else to do may wait for the disk itself instead, as long as
+ * the disk is quick.
  *
  * Segments get their full size by ftruncate: a hole reads as the zeros that a reader takes for the end. Measured with
  * 400-byte records (write and fdatasync, 2 vCPU, ext4): growing file 180 us, hole 130 us, file of written zeros 125 us;
@@ -32,6 +34,9 @@ const WRITE_NOW_BYTES_MAX = 256 * 1024;
 /** Commits that nobody waits for are written when this much has gathered. */
 const UNSYNCED_BYTES_MAX = 128 * 1024;
 const SLOW_SYNC_MS = 1000;
+/** When the calling thread has waited for longer than this for a sync, others do it for it for a while. */
+const BLOCKING_SYNC_MS_MAX = 5;
+const BLOCKING_PAUSE_MS = 1000;
 
 const RESOLVED: Promise<void> = Promise.resolve();
 
@@ -43,6 +48,8 @@ interface Batch {
   isLast: boolean;
   /** Someone waits for it. */
   mustSync: boolean;
+  /** The calling thread may wait for the sync: all who saved into it said so. */
+  mayBlock: boolean;
   readonly done: Promise<void>;
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
@@ -57,7 +64,7 @@ function newBatch(buffer: RecordBuffer, begins: SegmentName | undefined): Batch 
   });
   // A batch without waiters may fail as well; whoever saves next is told.
   done.catch(() => {});
-  return { buffer, begins, isLast: false, mustSync: false, done, resolve, reject };
+  return { buffer, begins, isLast: false, mustSync: false, mayBlock: true, done, resolve, reject };
 }
 
 /** Where an opened log stands: all that the writer needs to go on. */
@@ -101,6 +108,8 @@ export class WalWriter implements Wal {
   #isDirty = false;
   /** The batch that the loop has taken and not settled. */
   #current: Batch | undefined;
+  /** The calling thread does not wait for the disk before this moment. */
+  #mayBlockFromMs = 0;
   #next: Promise<OpenFile> | undefined;
   #nextNumber = 0;
 
@@ -132,7 +141,7 @@ export class WalWriter implements Wal {
 
   // Encoding.
 
-  save(hardState: HardState | undefined, entries: readonly Entry[]): Promise<void> {
+  save(hardState: HardState | undefined, entries: readonly Entry[], mayBlock = false): Promise<void> {
     const hasState =
       hardState !== undefined && (hardState.term !== 0 || hardState.vote !== 0n || hardState.commit !== 0);
     if (!hasState && entries.length === 0) return RESOLVED;
@@ -141,6 +150,7 @@ export class WalWriter implements Wal {
     const { buffer } = this.#open;
     const mustSync =
       entries.length > 0 || (hasState && (hardState.term !== this.#state.term || hardState.vote !== this.#state.vote));
+    if (mustSync && !mayBlock) this.#open.mayBlock = false;
     for (const entry of entries) {
       this.#crc = buffer.entry(entry, this.#crc);
       this.#lastIndex = entry.index;
@@ -155,6 +165,7 @@ export class WalWriter implements Wal {
   saveSnapshot(snapshot: WalSnapshot): Promise<void> {
     if (this.#failure) return Promise.reject(this.#failure);
     assert(!this.#closing, "saveSnapshot() on a closed WAL");
+    this.#open.mayBlock = false;
     assert(snapshot.index === 0 || snapshot.confState !== undefined, "a snapshot record needs its conf state");
     this.#crc = this.#open.buffer.data(RecordType.snapshot, Snapshot.encode(snapshot), this.#crc);
     this.#lastIndex = Math.max(this.#lastIndex, snapshot.index);
@@ -165,6 +176,7 @@ export class WalWriter implements Wal {
     if (this.#failure) return Promise.reject(this.#failure);
     if (!this.#running && !this.#isDirty && this.#open.buffer.length === 0) return RESOLVED;
     this.#open.mustSync = true;
+    this.#open.mayBlock = false;
     this.#start();
     return this.#open.done;
   }
@@ -215,10 +227,16 @@ export class WalWriter implements Wal {
   async #run(): Promise<void> {
     // All that is saved in this turn of the event loop's microtasks shares the first batch.
     await RESOLVED;
+    // What has been said to others in this turn leaves before this thread stands still.
+    let mayBlock = this.#mayBlockFor(this.#open);
+    if (mayBlock) await new Promise<void>((resolve) => process.nextTick(resolve));
     try {
       for (let batch = this.#takeBatch(); batch; batch = this.#takeBatch()) {
         this.#current = batch;
-        await this.#write(batch);
+        if (mayBlock && this.#mayBlockFor(batch)) this.#writeBlocking(batch);
+        else await this.#write(batch);
+        // Who saves while something is being written is not alone.
+        mayBlock = false;
         this.#current = undefined;
         this.#giveBack(batch.buffer);
         batch.resolve();
@@ -229,6 +247,17 @@ export class WalWriter implements Wal {
       this.#running = undefined;
     }
     if (!this.#failure && !this.#closing) this.#prepareNext();
+  }
+
+  #mayBlockFor({ mayBlock, mustSync, begins, isLast, buffer }: Batch): boolean {
+    return (
+      mayBlock &&
+      mustSync &&
+      !begins &&
+      !isLast &&
+      buffer.length <= WRITE_NOW_BYTES_MAX &&
+      this.#options.clock.monotonicMs() >= this.#mayBlockFromMs
+    );
   }
 
   #takeBatch(): Batch | undefined {
@@ -253,19 +282,12 @@ export class WalWriter implements Wal {
     }
     const file = this.#file;
     assert(file, "a segment is open");
-    const { length } = buffer;
-    if (length > WRITE_NOW_BYTES_MAX) {
-      await writeFully(file, buffer.bytes, length, this.#offset);
+    if (buffer.length > WRITE_NOW_BYTES_MAX) {
+      await writeFully(file, buffer.bytes, buffer.length, this.#offset);
+      this.#written(buffer.length);
     } else {
-      for (let done = 0; done < length; ) {
-        const written = file.writeNow(buffer.bytes, done, length - done, this.#offset + done);
-        if (written <= 0) throw new Error("wrote nothing");
-        done += written;
-      }
+      this.#writeNow(file, buffer);
     }
-    this.#offset += length;
-    this.#isDirty = true;
-    if (length > 0) this.#options.observer?.wrote?.(length);
     if (batch.isLast) {
       await file.truncate(this.#offset);
       await this.#timed(() => file.sync());
@@ -278,6 +300,40 @@ export class WalWriter implements Wal {
       this.#file = undefined;
       await file.close();
     }
+  }
+
+  #writeNow(file: OpenFile, { bytes, length }: RecordBuffer): void {
+    for (let done = 0; done < length; ) {
+      const written = file.writeNow(bytes, done, length - done, this.#offset + done);
+      if (written <= 0) throw new Error("wrote nothing");
+      done += written;
+    }
+    this.#written(length);
+  }
+
+  #written(length: number): void {
+    this.#offset += length;
+    this.#isDirty = true;
+    if (length > 0) this.#options.observer?.wrote?.(length);
+  }
+
+  /** A batch in the middle of a segment, on this thread. */
+  #writeBlocking({ buffer }: Batch): void {
+    const file = this.#file;
+    assert(file, "a segment is open");
+    this.#writeNow(file, buffer);
+    const { clock, unsafeNoFsync } = this.#options;
+    if (!unsafeNoFsync) {
+      const start = clock.monotonicMs();
+      try {
+        file.datasyncNow();
+      } finally {
+        const now = clock.monotonicMs();
+        this.#observeSync(now - start);
+        if (now - start > BLOCKING_SYNC_MS_MAX) this.#mayBlockFromMs = now + BLOCKING_PAUSE_MS;
+      }
+    }
+    this.#isDirty = false;
   }
 
   /** Gives the new segment its name, once what a reader needs of it is durable. */
@@ -308,16 +364,20 @@ export class WalWriter implements Wal {
 
   async #timed(sync: () => Promise<void>): Promise<void> {
     if (this.#options.unsafeNoFsync) return;
-    const { clock, logger, observer } = this.#options;
+    const { clock } = this.#options;
     const start = clock.monotonicMs();
     try {
       await sync();
     } finally {
-      const tookMs = clock.monotonicMs() - start;
-      observer?.synced?.(tookMs);
-      if (tookMs > SLOW_SYNC_MS) {
-        logger.warn("slow fdatasync", { took: goDuration(tookMs), "expected-duration": goDuration(SLOW_SYNC_MS) });
-      }
+      this.#observeSync(clock.monotonicMs() - start);
+    }
+  }
+
+  #observeSync(tookMs: number): void {
+    const { logger, observer } = this.#options;
+    observer?.synced?.(tookMs);
+    if (tookMs > SLOW_SYNC_MS) {
+      logger.warn("slow fdatasync", { took: goDuration(tookMs), "expected-duration": goDuration(SLOW_SYNC_MS) });
     }
   }
 
