@@ -40,6 +40,7 @@ const MAY_IMPORT = {
     "client/src/wire",
   ],
   "server/src/rpc": ["server/src/lib", "client/src/wire"],
+  "server/src/proxy": ["server/src/rpc", "server/src/lib"],
   "server/src/api": [
     "server/src/rpc",
     "server/src/etcdserver",

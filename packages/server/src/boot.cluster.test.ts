@@ -13,6 +13,7 @@ import {
   MemberListRequest,
   PutRequest,
   RangeRequest,
+  TxnRequest,
 } from "@etcd-ts/client/wire";
 import { afterEach, describe, expect, it } from "vitest";
 import { type RunningMember, startMember } from "./boot.ts";
@@ -58,7 +59,12 @@ async function places(names: readonly string[]): Promise<Place[]> {
   );
 }
 
-async function start(place: Place, all: readonly Place[], changes: Partial<ServerConfig> = {}): Promise<RunningMember> {
+async function start(
+  place: Place,
+  all: readonly Place[],
+  changes: Partial<ServerConfig> = {},
+  logger = silentLogger,
+): Promise<RunningMember> {
   place.member = await startMember(
     {
       ...defaultServerConfig(place.dataDir),
@@ -73,7 +79,7 @@ async function start(place: Place, all: readonly Place[], changes: Partial<Serve
     {
       clock: systemClock,
       random: systemRandom,
-      logger: silentLogger,
+      logger,
       onFatal: (error) => {
         throw error;
       },
@@ -349,6 +355,83 @@ it("members are added, promoted, updated and removed, by whichever member is ask
   const last = serverOf(c);
   await expect(last.memberList({ linearizable: true }, {})).rejects.toMatchObject({ kind: "Timeout" });
   expect((await last.memberList({ linearizable: false }, {})).members).toHaveLength(3);
+}, 180_000);
+
+it("a compaction that is under way when a snapshot comes holds up neither apply nor reads", async () => {
+  const all = await places(["a", "b", "c"]);
+  const [a, , c] = all as [Place, Place, Place];
+  // Ten rows, then a rest: what the others do at once takes this member longer than the rest of the test.
+  const slow = { compactionBatchLimit: 10, compactionSleepIntervalMs: 500 };
+  await Promise.all(all.map((place) => start(place, all, place === c ? slow : {})));
+  const puts = Array.from({ length: 100 }, (_, i) => ({
+    request: {
+      kind: "requestPut" as const,
+      value: PutRequest.create({ key: utf8Bytes(`k${i}`), value: utf8Bytes("v") }),
+    },
+  }));
+  for (let i = 0; i < 20; i++) await serverOf(a).txn(TxnRequest.create({ success: puts }), {});
+  const { revision } = serverOf(a).header();
+  await serverOf(a).compact(CompactionRequest.create({ revision }), {});
+  // Linearizable: the compaction has been applied there, and is at work.
+  expect(await get(serverOf(c), "k0")).toBe("v");
+  await stop(c);
+  for (let i = 0; i < 200; i++) await put(serverOf(a), `later-${i}`, `${i}`);
+
+  const lines: string[] = [];
+  await start(c, all, slow, { ...silentLogger, info: (line) => lines.push(line) });
+  expect(await get(serverOf(c), "later-199")).toBe("199");
+  const [resumed, installing] = ["resume scheduled compaction", "applying snapshot"].map((line) => lines.indexOf(line));
+  expect(resumed).toBeGreaterThanOrEqual(0);
+  expect(installing).toBeGreaterThan(resumed as number);
+  expect(lines).toContain("applied snapshot");
+  expect(lines).not.toContain("finished scheduled compaction");
+  // Nothing of the old one is left, and the next one is made as everywhere.
+  const now = serverOf(a).header().revision;
+  await serverOf(c).compact(CompactionRequest.create({ revision: now, physical: true }), {});
+  const hashes = all.map(async (place) => (await serverOf(place).hashKv(HashKVRequest.create({}), {})).hash);
+  expect(new Set(await Promise.all(hashes)).size).toBe(1);
+}, 180_000);
+
+it("a learner is promoted when it has nine tenths of what its leader has, and not before", async () => {
+  const all = await places(["a", "b", "c", "d"]);
+  const [a, , , d] = all as [Place, Place, Place, Place];
+  const three = all.slice(0, 3);
+  await Promise.all(three.map((place) => start(place, three)));
+  await moveLeader(three, a);
+  const leader = serverOf(a);
+  await until(() =>
+    leader.memberAdd({ peerUrls: [d.url], isLearner: true }, {}).then(
+      () => true,
+      () => false,
+    ),
+  );
+  const { members } = await leader.memberList({ linearizable: true }, {});
+  const id = members.find(({ isLearner }) => isLearner)?.id as bigint;
+  const matchOf = (member: bigint) => leader.raftStatus().progress.get(member)?.match ?? 0;
+  const [own, learner] = [() => matchOf(leader.member.id), () => matchOf(id)];
+  const isCaughtUp = () => own() > 0 && learner() === own();
+  const promote = () =>
+    leader.memberPromote({ id }, {}).then(
+      () => "promoted",
+      (error: { readonly kind?: string }) => error.kind,
+    );
+  await start(d, all, { isNewCluster: false });
+  for (let i = 0; i < 30; i++) await put(leader, "k", `${i}`);
+  await until(isCaughtUp);
+  await stop(d);
+  const far = Math.floor(learner() / 0.9) + 1;
+  while (own() < far) await put(leader, "k", "v");
+  expect(learner()).toBeLessThan(own() * 0.9);
+  expect(await promote()).toBe("LearnerNotReady");
+
+  await start(d, all, { isNewCluster: false });
+  await until(isCaughtUp);
+  await stop(d);
+  const near = Math.floor(learner() / 0.9);
+  while (own() < near) await put(leader, "k", "v");
+  expect(learner()).toBeLessThan(own());
+  expect(learner()).toBeGreaterThanOrEqual(own() * 0.9);
+  expect(await promote()).toBe("promoted");
 }, 180_000);
 
 it("a downgrade is validated, allowed and taken back; while it is allowed, this release does not start", async () => {

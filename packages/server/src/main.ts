@@ -21,6 +21,7 @@ import {
 import { envName, flagsText, usageText } from "./config/flags.ts";
 import { applyEnvironment, ConfigError, type FlagSet, parseArguments, SetupError, UsageError } from "./config/parse.ts";
 import { systemClock } from "./lib/clock.ts";
+import type { Logger } from "./lib/log.ts";
 import { systemRandom } from "./lib/random.ts";
 import { ETCD_VERSION, OWN_VERSION } from "./lib/version.ts";
 import { LogLevelError, openLogger, type ZapLogger } from "./log-output.ts";
@@ -180,7 +181,7 @@ function configure(argv: readonly string[]): { settings: Settings; logger: ZapLo
 }
 
 /** Tells systemd that the service is up, when it asked to be told. */
-function notifyInitDaemon(logger: ZapLogger): void {
+function notifyInitDaemon(logger: Logger): void {
   logger.info("notifying init daemon");
   if (!process.env["NOTIFY_SOCKET"]) {
     logger.info("successfully notified init daemon");
@@ -194,7 +195,24 @@ function notifyInitDaemon(logger: ZapLogger): void {
 
 const signalNames = { SIGTERM: "terminated", SIGINT: "interrupt" } as const;
 
+/** `etcd gateway ...`: serves until the process is ended by a signal, or ends it with a code. */
+async function runGatewayCommand(argv: readonly string[]): Promise<void> {
+  const { runGateway, systemGatewayNames } = await import("./proxy/index.ts");
+  const outcome = await runGateway(argv.slice(2), {
+    argv,
+    clock: systemClock,
+    random: systemRandom,
+    names: systemGatewayNames,
+    logger: defaultLogger,
+    print: (text) => process.stdout.write(text),
+    printError: (text) => process.stderr.write(text),
+    ready: (logger) => notifyInitDaemon(logger),
+  });
+  if ("code" in outcome) throw new Exit(outcome.code);
+}
+
 async function run(argv: readonly string[]): Promise<void> {
+  if (argv[1] === "gateway") return runGatewayCommand(argv);
   const { settings, logger } = configure(argv);
   const host = adoptDefaultHost(settings, ownAddress);
   if (host !== undefined) logger.info("detected default host for advertise", { host });

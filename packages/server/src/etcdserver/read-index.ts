@@ -12,6 +12,7 @@ import type { Logger } from "../lib/log.ts";
 import { type Deferred, deferred } from "../lib/wait.ts";
 import type { ReadState } from "../raft/index.ts";
 import { READ_INDEX_RETRY_MS } from "./limits.ts";
+import { traceIfLong } from "./trace.ts";
 import type { IndexWaiters } from "./waiters.ts";
 
 export interface ReadIndexDeps {
@@ -94,9 +95,23 @@ export class ReadIndex {
     while (this.#next && !this.#isStopped) {
       const readers = this.#next;
       this.#next = undefined;
+      const startMs = this.#deps.clock.monotonicMs();
       try {
-        await this.#deps.applied.wait(await this.#confirmedIndex());
+        const index = await this.#confirmedIndex();
+        const confirmedMs = this.#deps.clock.monotonicMs();
+        const appliedIndex = this.#deps.applied.reached;
+        await this.#deps.applied.wait(index);
         readers.resolve();
+        traceIfLong(this.#deps, {
+          operation: "linearizableReadLoop",
+          startMs,
+          detail: { readStateIndex: index, appliedIndex },
+          steps: [
+            { text: "read index received", endMs: confirmedMs },
+            { text: "applied index is now lower than readState.Index", endMs: this.#deps.clock.monotonicMs() },
+          ],
+          hasAllSteps: true,
+        });
       } catch (error) {
         readers.reject(error);
       }

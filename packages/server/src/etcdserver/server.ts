@@ -74,7 +74,7 @@ import {
   type MemberUpdateResponse,
   type MoveLeaderRequest,
   type MoveLeaderResponse,
-  type PutRequest,
+  PutRequest,
   type PutResponse,
   type RangeRequest,
   RangeResponse,
@@ -84,7 +84,7 @@ import {
   TxnResponse,
 } from "@etcd-ts/client/wire";
 import type { Auth, Caller } from "../auth/index.ts";
-import { hexId } from "../lib/bytes.ts";
+import { hexId, utf8Text } from "../lib/bytes.ts";
 import type { Clock } from "../lib/clock.ts";
 import { goDuration } from "../lib/go-format.ts";
 import type { Logger } from "../lib/log.ts";
@@ -101,7 +101,13 @@ import {
   parseVersion,
   shortVersion,
 } from "../membership/index.ts";
-import { isTxnReadOnly, isTxnSerializable, type MvccStore, type WatchHub } from "../mvcc/index.ts";
+import {
+  type EncodedRange as StoredRange,
+  isTxnReadOnly,
+  isTxnSerializable,
+  type MvccStore,
+  type WatchHub,
+} from "../mvcc/index.ts";
 import { InternalRaftRequest, Request } from "../pb/etcdserverpb.ts";
 import {
   type ConfChange,
@@ -146,6 +152,7 @@ import type {
 } from "./door.ts";
 import { fastForwardElection } from "./fast-forward.ts";
 import { HeartbeatWatch } from "./heartbeat-watch.ts";
+import { TRACE_THRESHOLD_MS, type TraceStep, traceIfLong } from "./trace.ts";
 import {
   APPLIED_INDEX_WAIT_MS,
   APPLY_LAG_MAX,
@@ -229,6 +236,12 @@ export interface ServerObserver {
   learnerPromoted?(refusal: string | undefined): void;
   /** A snapshot of the leader is being installed, or no longer. */
   installing?(isInstalling: boolean): void;
+}
+
+/** On the monotonic clock: when a read was asked for, and when it could be served. */
+interface Begun {
+  readonly startMs: number;
+  readonly agreedMs: number;
 }
 
 /** A body of InternalRaftRequest: exactly one of its fields. */
@@ -931,11 +944,35 @@ export class Server implements EtcdServer, TransportSink {
     return suffix !== undefined && this.#isAwaited(suffix) ? suffix : undefined;
   }
 
+  /** A slow put or transaction of a caller of this member. Its parts inside of apply are one step. */
+  #traceApplied(suffix: number, { appliedAtMs, revision, response }: Applied): void {
+    const waiting = this.#pending.waiting(suffix);
+    if (!waiting?.request) return;
+    const { startMs, request } = waiting;
+    const { put, txn } = request;
+    if (!put && !txn) return;
+    const endMs = this.#clock.monotonicMs();
+    if (endMs - startMs <= TRACE_THRESHOLD_MS) return;
+    const steps = [
+      { text: "process raft request", endMs: appliedAtMs },
+      { text: "store kv pair into bolt db", endMs },
+    ];
+    const detail = put
+      ? { key: utf8Text(put.key), req_size: PutRequest.encode(put).length, response_revision: revision }
+      : {
+          read_only: false,
+          number_of_response: (response as TxnResponse).responses.length,
+          response_revision: revision,
+        };
+    traceIfLong(this.#deps, { operation: put ? "put" : "transaction", startMs, detail, steps });
+  }
+
   #resolve(suffix: number, result: Applied): void {
     if (result.error) {
       this.#reject(suffix, result.error);
       return;
     }
+    this.#traceApplied(suffix, result);
     if (this.#pending.resolve(suffix, result)) return;
     const change = this.#pendingChanges.get(suffix);
     this.#pendingChanges.delete(suffix);
@@ -1028,47 +1065,79 @@ export class Server implements EtcdServer, TransportSink {
 
   rangeEncoded(request: RangeRequest, ctx: RequestContext): EncodedRange | Promise<EncodedRange> {
     this.#reads();
-    if (request.serializable) return this.#rangeEncodedNow(request, ctx);
-    return this.#readIndex.wait().then(() => this.#rangeEncodedNow(request, ctx));
+    const startMs = this.#clock.monotonicMs();
+    if (request.serializable) return this.#rangeEncodedNow(request, ctx, startMs);
+    return this.#readIndex.wait().then(() => this.#rangeEncodedNow(request, ctx, startMs));
   }
 
-  #rangeEncodedNow(request: RangeRequest, ctx: RequestContext): EncodedRange | Promise<EncodedRange> {
+  #rangeEncodedNow(request: RangeRequest, ctx: RequestContext, startMs: number): EncodedRange | Promise<EncodedRange> {
     const caller = this.#caller(ctx);
-    if (caller instanceof Promise) return caller.then((found) => this.#rangeEncodedFor(found, request, ctx));
-    return this.#rangeEncodedFor(caller, request, ctx);
+    if (caller instanceof Promise) return caller.then((found) => this.#rangeEncodedFor(found, request, ctx, startMs));
+    return this.#rangeEncodedFor(caller, request, ctx, startMs);
   }
 
   #rangeEncodedFor(
     caller: Caller | undefined,
     request: RangeRequest,
     ctx: RequestContext,
+    startMs: number,
   ): EncodedRange | Promise<EncodedRange> {
     this.#checkRange(caller, request);
-    const start = this.#clock.monotonicMs();
+    const agreedMs = this.#clock.monotonicMs();
     const answer = this.#store.rangeEncodedAtOnce(request);
-    return answer ? this.#rangeAnswer(request, start, this.#encodedHeader(), answer) : this.#list(caller, request, ctx);
+    if (!answer) return this.#list(caller, request, ctx, { startMs, agreedMs });
+    return this.#rangeAnswer(request, { startMs, agreedMs }, this.#encodedHeader(), answer);
   }
 
   /** A large listing: others work in between, so the permission is looked at again in the turn that answers. */
-  async #list(caller: Caller | undefined, request: RangeRequest, ctx: RequestContext): Promise<EncodedRange> {
-    const start = this.#clock.monotonicMs();
+  async #list(
+    caller: Caller | undefined,
+    request: RangeRequest,
+    ctx: RequestContext,
+    begun: Begun,
+  ): Promise<EncodedRange> {
     const answer = await this.#store.list(request, ctx.signal);
     this.#checkRange(caller, request);
-    return this.#rangeAnswer(request, start, RangeResponse.encode({ header: this.#headerAt(answer.revision) }), answer);
+    return this.#rangeAnswer(request, begun, RangeResponse.encode({ header: this.#headerAt(answer.revision) }), answer);
   }
 
   #rangeAnswer(
     request: RangeRequest,
-    start: number,
+    { startMs, agreedMs }: Begun,
     header: Uint8Array,
-    { pieces, count, more, rest }: EncodedRange,
+    { pieces, count, pairs, more, rest, marks }: StoredRange,
   ): EncodedRange {
     const all = [header, ...pieces];
-    this.#warnSlowRead(start, "read-only range ", () => [
+    this.#warnSlowRead(agreedMs, "read-only range ", () => [
       rangeText(request),
-      `range_response_count:${count} size:${all.reduce((sum, piece) => sum + piece.length, rest?.byteLength ?? 0)}`,
+      `range_response_count:${pairs} size:${all.reduce((sum, piece) => sum + piece.length, rest?.byteLength ?? 0)}`,
     ]);
+    const endMs = this.#clock.monotonicMs();
+    if (endMs - startMs > TRACE_THRESHOLD_MS) this.#traceRange(request, { startMs, agreedMs, endMs, pairs, marks });
     return { pieces: all, count, more, rest };
+  }
+
+  #traceRange(
+    request: RangeRequest,
+    { startMs, agreedMs, endMs, pairs, marks }: Begun & { endMs: number } & Pick<StoredRange, "pairs" | "marks">,
+  ): void {
+    const steps: TraceStep[] = [];
+    if (!request.serializable) {
+      steps.push({ text: "agreement among raft nodes before linearized reading", endMs: agreedMs });
+    }
+    if (marks) {
+      steps.push({ text: "range keys from in-memory index tree", endMs: marks.gatheredMs });
+      steps.push({ text: "filter and sort the key-value pairs", endMs: marks.sortedMs });
+    }
+    const isCount = request.countOnly && request.rangeEnd.length > 0;
+    steps.push({ text: isCount ? "count revisions from in-memory index tree" : "range keys from bolt db", endMs });
+    const detail = {
+      range_begin: utf8Text(request.key),
+      range_end: utf8Text(request.rangeEnd),
+      response_count: pairs,
+      response_revision: this.#store.currentRevision,
+    };
+    traceIfLong(this.#deps, { operation: "range", startMs, detail, steps });
   }
 
   async #beforeRange(request: RangeRequest, ctx: RequestContext): Promise<Caller | undefined> {
@@ -1126,7 +1195,9 @@ export class Server implements EtcdServer, TransportSink {
 
   async #readTxn(request: TxnRequest, ctx: RequestContext): Promise<TxnResponse> {
     this.#reads();
-    if (!isTxnSerializable(request)) await this.#readIndex.wait();
+    const startMs = this.#clock.monotonicMs();
+    const isSerializable = isTxnSerializable(request);
+    if (!isSerializable) await this.#readIndex.wait();
     if (this.#auth.store.isEnabled) this.#auth.store.checkTxn(await this.#caller(ctx), request);
     const start = this.#clock.monotonicMs();
     const response = this.#store.txnRead(request);
@@ -1135,16 +1206,38 @@ export class Server implements EtcdServer, TransportSink {
       txnText(request),
       txnResponseText(response, TxnResponse.encode(response).length),
     ]);
+    const agreement = { text: "agreement among raft nodes before linearized reading", endMs: start };
+    traceIfLong(this.#deps, {
+      operation: "transaction",
+      startMs,
+      detail: {
+        read_only: true,
+        number_of_response: response.responses.length,
+        response_revision: response.header?.revision ?? 0,
+      },
+      steps: [
+        ...(isSerializable ? [] : [agreement]),
+        { text: "range keys from bolt db", endMs: this.#clock.monotonicMs() },
+      ],
+    });
     return response;
   }
 
   async compact(request: CompactionRequest, ctx: RequestContext): Promise<CompactionResponse> {
     await this.#requireAdmin(ctx);
+    const startMs = this.#clock.monotonicMs();
     const applied = await this.#propose({ compaction: request }, ctx);
+    const steps: TraceStep[] = [
+      { text: "process raft request", endMs: applied.appliedAtMs },
+      { text: "check and update compact revision", endMs: this.#clock.monotonicMs() },
+    ];
     if (request.physical && applied.compacted) {
       await orAborted(applied.compacted, ctx.signal);
       await this.#deps.backend.flush();
+      steps.push({ text: "physically apply compaction", endMs: this.#clock.monotonicMs() });
     }
+    const detail = { revision: request.revision, response_revision: applied.revision };
+    traceIfLong(this.#deps, { operation: "compact", startMs, detail, steps });
     return { header: this.#headerAt(applied.revision) };
   }
 

@@ -145,6 +145,11 @@ export class PendingRequests<R> {
     return undefined;
   }
 
+  /** Who waits for it, and since when on the monotonic clock. */
+  waiting(suffix: number): { readonly startMs: number; readonly request: InternalRaftRequest | undefined } | undefined {
+    return this.#at(suffix);
+  }
+
   /** False when nobody waits for it (any more). */
   resolve(suffix: number, result: R): boolean {
     const waiter = this.#take(suffix);

@@ -97,6 +97,7 @@ export class EncodedKeyValues implements KeyValueSink {
   readonly #bytesMax: number;
   /** Of all that was added. */
   #bytes = 0;
+  #pairs = 0;
 
   /** Beyond `bytesMax` nothing is kept any more, only measured. */
   constructor(bytesMax = Number.POSITIVE_INFINITY) {
@@ -112,12 +113,18 @@ export class EncodedKeyValues implements KeyValueSink {
     return this.#bytes + tailOf(result).length;
   }
 
+  /** How many were added, kept or not. */
+  get pairs(): number {
+    return this.#pairs;
+  }
+
   /** Bytes so far, kept or not. */
   get addedBytes(): number {
     return this.#bytes;
   }
 
   add(stored: Uint8Array): void {
+    this.#pairs++;
     this.#bytes += 1 + varintLength(stored.length) + stored.length;
     if (this.isTooLarge) {
       this.#pieces = [];

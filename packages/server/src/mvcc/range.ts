@@ -33,6 +33,8 @@ export interface RangeView {
   readonly compactRevision: number;
   /** Number of living keys in a range. */
   countLive(range: KeyRange): number;
+  /** Monotonic milliseconds, to tell how long parts of a range took. */
+  nowMs?(): number;
 }
 
 export interface RangeResult {
@@ -40,6 +42,8 @@ export interface RangeResult {
   readonly more: boolean;
   /** Keys in the interval at that revision, before filters and limit. */
   readonly count: number;
+  /** Of a sorted range, for traces: when its keys had been gathered, and when they were sorted, by the view's clock. */
+  readonly marks?: { readonly gatheredMs: number; readonly sortedMs: number };
 }
 
 /** The revision to read at, or `undefined` for the newest. Throws Compacted or FutureRevision. */
@@ -336,6 +340,7 @@ function rangeSorted(
     if (!filtered || passes(request, pair.main, pair.createRevision)) pairs.push(pair);
     return true;
   });
+  const gatheredMs = view.nowMs?.() ?? 0;
   const load = (pair: Candidate, keep: boolean): Uint8Array => loadKeyValue(reader, pair.main, pair.sub, keep);
   const isDescending = request.sortOrder === SortOrder.Descend;
   if (request.sortTarget === SortTarget.Key) {
@@ -344,10 +349,12 @@ function rangeSorted(
     const ascending = comparatorFor(request.sortTarget, (pair) => readKeyValue(load(pair, true)).value);
     pairs.sort(isDescending ? (a, b) => ascending(b, a) : ascending);
   }
+  const sortedMs = view.nowMs?.() ?? 0;
   const more = pairs.length > limit;
   if (more) pairs.length = limit;
   for (const pair of pairs) sink.add(request.keysOnly ? withoutValue(pair) : load(pair, sink.keepsBytes));
-  return { more, count: seen === fetchMax ? countAt(view, range, atRevision) : seen };
+  const count = seen === fetchMax ? countAt(view, range, atRevision) : seen;
+  return { more, count, marks: { gatheredMs, sortedMs } };
 }
 
 function comparatorFor(

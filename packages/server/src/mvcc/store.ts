@@ -316,7 +316,7 @@ export class MvccStore implements RangeView {
     this.#stats.ranges++;
     const sink = new EncodedKeyValues();
     const result = runRange(this, request, sink);
-    return { pieces: sink.finish(result), ...result };
+    return { pieces: sink.finish(result), pairs: sink.pairs, ...result };
   }
 
   /** Pairs of an answer that {@link isInStoreOrder}, up to the limit; the others are not counted. */
@@ -355,7 +355,7 @@ export class MvccStore implements RangeView {
     }
     this.#stats.ranges++;
     const result = { more: next !== undefined, count };
-    return { pieces: sink.finish(result), ...result };
+    return { pieces: sink.finish(result), pairs: keys, ...result };
   }
 
   /** Whether a request's pairs are those of blocks: whole, and as they are now. */
@@ -515,10 +515,10 @@ export class MvccStore implements RangeView {
         signal?.throwIfAborted();
       }
       const result = { more: count > keys, count };
-      if (!sink.isTooLarge) return { pieces: sink.finish(result), ...result, revision };
+      if (!sink.isTooLarge) return { pieces: sink.finish(result), pairs: keys, ...result, revision };
       const pieces = this.#piecesOf(view, pinned, request, result, signal);
       snapshot = undefined;
-      return { pieces: [], ...result, rest: { byteLength: sink.byteLength(result), pieces }, revision };
+      return { pieces: [], pairs: keys, ...result, rest: { byteLength: sink.byteLength(result), pieces }, revision };
     } finally {
       snapshot?.close();
       this.#trackers--;
@@ -552,6 +552,10 @@ export class MvccStore implements RangeView {
         held.release();
       }
     };
+  }
+
+  nowMs(): number {
+    return this.#clock.monotonicMs();
   }
 
   countLive(range: KeyRange): number {

@@ -3,6 +3,7 @@ import type { Histogram } from "../lib/metrics.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Backend } from "../storage/index.ts";
+import type { RangeResult } from "./range.ts";
 
 /** The lessor, as far as mvcc needs it: whether a lease exists. Which keys hang on it is mvcc's own `leased` table. */
 export interface LeaseAttacher {
@@ -48,6 +49,10 @@ export interface EncodedRange {
   readonly rest?: LargeRange | undefined;
   readonly more: boolean;
   readonly count: number;
+  /** Pairs in the answer. */
+  readonly pairs: number;
+  /** As of {@link RangeResult}. */
+  readonly marks?: RangeResult["marks"];
 }
 
 export interface KeyValueHash {

@@ -27,6 +27,7 @@ export {
   canReusePort,
   type HttpHandler,
   type ListenOptions,
+  listenErrorText,
   OnePortListener,
   type PortServices,
   remoteAddressOf,

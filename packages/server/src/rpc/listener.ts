@@ -68,8 +68,9 @@ export function remoteAddressOf(socket: Socket): string {
   return host.includes(":") ? `[${host}]:${remotePort}` : `${host}:${remotePort}`;
 }
 
-function bindError(url: EtcdUrl, error: NodeJS.ErrnoException): Error {
-  const isUnix = isUnixScheme(url.scheme);
+/** Go's text for an address that cannot be listened on. */
+export function listenErrorText(network: "tcp" | "unix", address: string, error: unknown): string {
+  const { code, message } = error as NodeJS.ErrnoException;
   const reasons: Readonly<Record<string, string>> = {
     EADDRINUSE: "address already in use",
     EACCES: "permission denied",
@@ -77,9 +78,14 @@ function bindError(url: EtcdUrl, error: NodeJS.ErrnoException): Error {
     EINVAL: "invalid argument",
     ENOENT: "no such file or directory",
   };
-  const reason = reasons[error.code ?? ""] ?? error.message;
-  const what = isUnix ? `listen unix ${unixSocketPath(url)}` : `listen tcp ${goListenHost(url)}`;
-  return new Error(`${what}: bind: ${reason}`, { cause: error });
+  return `listen ${network} ${address}: bind: ${reasons[code ?? ""] ?? message}`;
+}
+
+function bindError(url: EtcdUrl, error: NodeJS.ErrnoException): Error {
+  const text = isUnixScheme(url.scheme)
+    ? listenErrorText("unix", unixSocketPath(url), error)
+    : listenErrorText("tcp", goListenHost(url), error);
+  return new Error(text, { cause: error });
 }
 
 /** Go resolves localhost before it binds, and says the address that it tried. */

@@ -6,10 +6,11 @@ import { expect, it } from "vitest";
 import { utf8Bytes } from "../../lib/bytes.ts";
 import { VirtualClock } from "../../lib/clock.ts";
 import { silentLogger } from "../../lib/log.ts";
+import { Cluster } from "../../membership/index.ts";
 import { MvccStore } from "../../mvcc/index.ts";
 import { InternalRaftRequest } from "../../pb/etcdserverpb.ts";
 import { openBackend } from "../../storage/index.ts";
-import { type ApplyDeps, applyRequest } from "./applier.ts";
+import { type ApplyDeps, applyMembership, applyRequest } from "./applier.ts";
 import { createQuota } from "./quota.ts";
 
 const onFatal = (error: unknown): never => {
@@ -56,6 +57,25 @@ const putThenRange = (revision: number) =>
       ],
     }),
   });
+
+it("requests of later releases that concern the cluster are taken from the log", () => {
+  const url = "http://127.0.0.1:2380";
+  const cluster = Cluster.fromInitial(
+    { urls: new Map([["a", [url]]]), token: "t" },
+    { logger: silentLogger, serverVersion: "3.5.16", onVersion: () => {} },
+  );
+  const id = cluster.members()[0]?.id ?? 0n;
+  const apply = (request: Partial<InternalRaftRequest>) =>
+    applyMembership({ cluster }, undefined, InternalRaftRequest.create(request));
+  const clientUrls = ["http://127.0.0.1:2379"];
+  expect(apply({ clusterMemberAttrSet: { memberId: id, memberAttributes: { name: "named", clientUrls } } })).toBe(true);
+  expect(cluster.member(id)).toMatchObject({ name: "named", clientUrls, peerUrls: [url] });
+  expect(apply({ clusterVersionSet: { ver: "3.5.0" } })).toBe(true);
+  expect(cluster.version()).toBe("3.5.0");
+  expect(apply({ downgradeInfoSet: { enabled: true, ver: "3.4.0" } })).toBe(true);
+  expect(cluster.downgradeInfo()).toEqual({ enabled: true, targetVersion: "3.4.0" });
+  expect(apply({ put: PutRequest.create({ key: utf8Bytes("a") }) })).toBe(false);
+});
 
 it("a transaction that a range refuses is refused on every member, whoever waits for it", async () => {
   for (const isAwaited of [true, false]) {

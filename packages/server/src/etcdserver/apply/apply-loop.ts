@@ -29,6 +29,8 @@ import { applyV2Request, asV2Request } from "./v2-request.ts";
 /** An applied request and the store's revision right behind it. */
 export interface Applied extends ApplyResult {
   readonly revision: number;
+  /** When its apply began, on the monotonic clock; 0 for what changes the cluster. */
+  readonly appliedAtMs: number;
 }
 
 /** A request of this member, as its caller made it: it need not be decoded again. */
@@ -274,10 +276,10 @@ export class ApplyLoop implements ApplySink {
         return;
       }
     }
-    this.#answer(suffix, result);
+    this.#answer(suffix, result, start);
   }
 
-  #answer(suffix: number | undefined, result: ApplyResult): void {
+  #answer(suffix: number | undefined, result: ApplyResult, appliedAtMs = 0): void {
     if (suffix === undefined) return;
     this.#results.push({
       suffix,
@@ -286,6 +288,7 @@ export class ApplyLoop implements ApplySink {
         error: result.error,
         compacted: result.compacted,
         revision: this.#deps.store.currentRevision,
+        appliedAtMs,
       },
     });
   }
@@ -301,7 +304,7 @@ export class ApplyLoop implements ApplySink {
     const revision = this.#deps.store.currentRevision;
     this.#after.push(() => {
       void this.#deps.raiseNoSpace().then(() => {
-        if (suffix !== undefined) this.#deps.resolve(suffix, { ...result, revision });
+        if (suffix !== undefined) this.#deps.resolve(suffix, { ...result, revision, appliedAtMs: 0 });
       });
     });
   }
