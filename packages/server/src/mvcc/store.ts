@@ -413,7 +413,7 @@ export class MvccStore implements RangeView {
     this.#stats.ranges++;
     const count = next ? this.countLive(range) : keys;
     const result = { more: count > keys, count };
-    return { pieces: sink.finish(result), ...result };
+    return { pieces: sink.finish(result), pairs: keys, ...result };
   }
 
   /**
@@ -455,7 +455,7 @@ export class MvccStore implements RangeView {
       assert(keys === Math.min(count, limit), "a listing found other keys than were counted when it began");
       this.#stats.ranges++;
       const result = { more: count > keys, count };
-      return { pieces: sink.finish(result), ...result, revision };
+      return { pieces: sink.finish(result), pairs: keys, ...result, revision };
     }
     return undefined;
   }
