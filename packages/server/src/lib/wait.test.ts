@@ -35,6 +35,14 @@ describe("Later", () => {
     expect(told).toEqual([["seen", "a"], "a", ["seen", undefined], ["failed", "why"]]);
   });
 
+  it("has one listener and one observer", () => {
+    const later = new Later<number>();
+    later.observe(() => {});
+    later.listen(listenerOf([]));
+    expect(() => later.observe(() => {})).toThrow("a Later has one observer");
+    expect(() => later.listen(listenerOf([]))).toThrow("a Later has one listener");
+  });
+
   it("can be awaited", async () => {
     const value = new Later<number>();
     const failure = new Later<number>();

@@ -35,7 +35,7 @@ export interface Outcome<T> extends PromiseLike<T> {
  * hundred thousand times a second waits on. A promise costs a closure for each handle and a job in the microtask queue
  * for each link of a chain. Where that does not matter, it can be awaited like one.
  *
- * Invariant: settled at most once, and by `listen` or `then` only one listener is ever told.
+ * Invariant: settled at most once, one listener is ever told, by `listen` or `then`, and one observer.
  */
 export class Later<T> implements Outcome<T> {
   #state: "waiting" | "resolved" | "rejected" = "waiting";
@@ -71,8 +71,9 @@ export class Later<T> implements Outcome<T> {
     else if (this.#state === "rejected") listener.rejected(this.#outcome);
   }
 
-  /** Calls `fn` just before the listener: with the value, or with nothing after a failure. To be set while it waits. */
+  /** Calls `fn` just before the listener: with the value, or with nothing after a failure. Once. */
   observe(fn: (value: T | undefined) => void): void {
+    assert(!this.#observer, "a Later has one observer");
     if (this.#state === "waiting") this.#observer = fn;
     else fn(this.#state === "resolved" ? (this.#outcome as T) : undefined);
   }

@@ -26,6 +26,8 @@ const PROFILE_SECONDS = 30;
 const TRACE_SECONDS = 1;
 /** A profile is held in memory until its time is over. */
 const SECONDS_MAX = 600;
+/** Trace events, too; with so many bytes of them the trace ends early. */
+const TRACE_BYTES_MAX = 64 * 1024 * 1024;
 
 type Frame = { readonly functionName: string; readonly url: string; readonly lineNumber: number };
 
@@ -88,15 +90,22 @@ function activeResources(): { readonly kind: string; readonly count: number }[] 
   return [...counts].map(([kind, count]) => ({ kind, count })).sort((a, b) => b.count - a.count);
 }
 
-/** Waits for the time to be over, or for the caller to have gone: then whatever there is will not be read by anybody. */
-async function pause(clock: Clock, seconds: number, response: ServerResponse): Promise<void> {
-  const gone = new AbortController();
-  const onClose = () => gone.abort();
+/**
+ * Waits for the time to be over, or for the caller to have gone: then whatever there is will not be read by anybody. The
+ * caller's `end` ends it early, too.
+ */
+async function pause(
+  clock: Clock,
+  seconds: number,
+  response: ServerResponse,
+  end: AbortController = new AbortController(),
+): Promise<void> {
+  const onClose = () => end.abort();
   response.once("close", onClose);
   try {
-    await clock.sleep(seconds * 1000, gone.signal);
+    await clock.sleep(seconds * 1000, end.signal);
   } catch {
-    // Gone: the profile ends early.
+    // The profile ends early.
   } finally {
     response.off("close", onClose);
   }
@@ -131,11 +140,13 @@ const escaped = (text: string) => text.replaceAll("&", "&amp;").replaceAll("<", 
 
 export interface PprofDeps {
   readonly clock: Clock;
+  /** Bytes of events after which a trace ends early. */
+  readonly traceBytesMax?: number;
   readonly argv: readonly string[];
 }
 
 /** The paths below {@link PREFIX}. Sampling of the heap begins here. */
-export function pprofRoutes({ clock, argv }: PprofDeps): ReadonlyMap<string, Route> {
+export function pprofRoutes({ clock, argv, traceBytesMax = TRACE_BYTES_MAX }: PprofDeps): ReadonlyMap<string, Route> {
   let opening: Promise<Session> | undefined;
   const open = () =>
     (opening ??= (async () => {
@@ -225,23 +236,37 @@ export function pprofRoutes({ clock, argv }: PprofDeps): ReadonlyMap<string, Rou
   const trace: Route = async (_request, response, url) => {
     if (isTracing) return refuse(response, 500, "Could not enable tracing: tracing is already enabled");
     isTracing = true;
+    let ended = (): void => {};
+    const events: string[] = [];
+    let bytes = 0;
+    const full = new AbortController();
+    const onData = ({ params }: { params: { value: unknown[] } }) => {
+      for (const event of params.value) {
+        // What is still on its way when the trace has been ended is left out.
+        if (bytes >= traceBytesMax) break;
+        const text = JSON.stringify(event);
+        events.push(text);
+        bytes += text.length + 1;
+      }
+      if (bytes >= traceBytesMax) full.abort();
+    };
+    let session: Session | undefined;
     try {
-      const session = await open();
-      const events: unknown[] = [];
-      const onData = ({ params }: { params: { value: unknown[] } }) => {
-        for (const event of params.value) events.push(event);
-      };
-      const complete = new Promise<void>((resolve) => session.once("NodeTracing.tracingComplete", () => resolve()));
+      session = await open();
+      const complete = new Promise<void>((resolve) => {
+        ended = resolve;
+      });
+      session.on("NodeTracing.tracingComplete", ended);
       session.on("NodeTracing.dataCollected", onData as never);
       const traceConfig = { includedCategories: ["node", "node.async_hooks", "v8"] };
       await post(session, "NodeTracing.start", { traceConfig });
-      await pause(clock, secondsOf(url, TRACE_SECONDS), response);
+      await pause(clock, secondsOf(url, TRACE_SECONDS), response, full);
       await post(session, "NodeTracing.stop");
       await complete;
-      session.off("NodeTracing.dataCollected", onData as never);
-      const body = Buffer.from(JSON.stringify({ traceEvents: events }));
-      attachment(response, "trace", "application/json", body);
+      attachment(response, "trace", "application/json", Buffer.from(`{"traceEvents":[${events.join(",")}]}`));
     } finally {
+      session?.off("NodeTracing.tracingComplete", ended);
+      session?.off("NodeTracing.dataCollected", onData as never);
       isTracing = false;
     }
   };
