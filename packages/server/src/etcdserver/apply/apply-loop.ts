@@ -276,7 +276,7 @@ export class ApplyLoop implements ApplySink {
         return;
       }
     }
-    this.#answer(suffix, result, start);
+    this.#answer(suffix, result, now - tookMs);
   }
 
   #answer(suffix: number | undefined, result: ApplyResult, appliedAtMs = 0): void {
