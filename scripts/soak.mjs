@@ -8,6 +8,8 @@
 //
 // ETCD_REAL_BIN names a folder with the real etcd, etcdctl and etcdutl for the scenarios that mix both; without it they
 // are left out. Exit code 1 when a promise was broken.
+//
+//   npm run soak -- --help                        prints this
 import fs from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
@@ -18,6 +20,7 @@ import { ensure, root } from "./ensure.mjs";
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
+    help: { type: "boolean", short: "h", default: false },
     rounds: { type: "string" },
     "election-ms": { type: "string", default: "1000" },
     seed: { type: "string" },
@@ -25,6 +28,18 @@ const { values, positionals } = parseArgs({
     "value-bytes": { type: "string", default: "5120" },
   },
 });
+
+if (values.help) {
+  const lines = fs.readFileSync(new URL(import.meta.url), "utf8").split("\n");
+  const end = lines.findIndex((line) => !line.startsWith("//"));
+  process.stdout.write(
+    `${lines
+      .slice(0, end)
+      .map((line) => line.replace(/^\/\/ ?/, ""))
+      .join("\n")}\n`,
+  );
+  process.exit(0);
+}
 
 function wholeNumber(text, name) {
   if (/^\d{1,9}$/.test(text)) return Number(text);
