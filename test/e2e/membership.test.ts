@@ -97,6 +97,8 @@ async function trouble(bin: string): Promise<Transcript> {
   await until("the learner is promoted", async () => (await ctl(first, "member", "promote", secondId)).code === 0);
   await step("promote twice", first, "member", "promote", secondId);
   await until("the leader may go", async () => {
+    // It may go before its answer has left.
+    if (!first.isRunning) return true;
     const { code, stdout } = await ctl(first, "member", "remove", firstId);
     if (code !== 0) return false;
     told["remove the leader"] = normalized(stdout);
@@ -158,6 +160,13 @@ describe("members that come and go", () => {
     const ours = await trouble(ourBin);
     expect(ours).toMatchObject(expected);
     if (!realBin) return;
-    expect(ours).toEqual(await trouble(realBin));
+    const theirs = await trouble(realBin);
+    for (const [told, other] of [
+      [ours, theirs],
+      [theirs, ours],
+    ] as const) {
+      if (!("remove the leader" in told)) delete other["remove the leader"];
+    }
+    expect(ours).toEqual(theirs);
   }, 300_000);
 });

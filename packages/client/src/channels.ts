@@ -60,7 +60,7 @@ export class Channels {
     const known = this.#connections.get(endpoint);
     if (known) return known;
     const { tls, keepAliveTimeMs, keepAliveTimeoutMs } = this.#options;
-    const { target, isTls } = parseEndpoint(endpoint, tls);
+    const { target, isTls, authority } = parseEndpoint(endpoint, tls);
     const { credentials } = this.#grpc;
     const pem = (bytes: Uint8Array | undefined) => (bytes ? Buffer.from(bytes) : null);
     const options: GrpcOptions = {
@@ -77,6 +77,10 @@ export class Channels {
     if (keepAliveTimeMs !== undefined && keepAliveTimeMs > 0) {
       options["grpc.keepalive_time_ms"] = keepAliveTimeMs;
       options["grpc.keepalive_timeout_ms"] = keepAliveTimeoutMs ?? KEEP_ALIVE_TIMEOUT_MS;
+    }
+    if (authority) {
+      options["grpc.default_authority"] = authority;
+      options["grpc.ssl_target_name_override"] = authority.replace(/:\d+$/, "");
     }
     if (tls?.serverName !== undefined) options["grpc.ssl_target_name_override"] = tls.serverName;
     const channelCredentials = isTls

@@ -63,6 +63,8 @@ export interface ParsedEndpoint {
   /** What grpc dials. */
   readonly target: string;
   readonly isTls: boolean;
+  /** What requests give as their authority, where grpc itself would say something else. */
+  readonly authority?: string;
 }
 
 /** Bounds the calls' options cannot change. */
@@ -75,21 +77,24 @@ export const ATTEMPTS_MAX = 100;
 /** ... with this pause between two, give or take a tenth. */
 export const RETRY_PAUSE_MS = 25;
 
-/** Reads an endpoint as etcd's client does: the scheme decides about TLS; without one `tls` does. */
+/**
+ * Reads an endpoint as etcd's client does (client/v3/internal/endpoint): the scheme decides about TLS; without one, and with
+ * `unix`, `tls` does. A socket goes by the last part of its path, as its server's name too.
+ */
 export function parseEndpoint(endpoint: string, tls: TlsOptions | undefined): ParsedEndpoint {
+  const [, socket, path] = /^(unixs?):(?:\/\/)?(.*)$/.exec(endpoint) ?? [];
+  if (path !== undefined) {
+    const authority = path.replace(/\/+$/, "").replace(/^.*\//, "");
+    return { target: `unix:${path}`, isTls: socket === "unixs" || tls !== undefined, authority };
+  }
   const [, scheme, rest] = /^([a-z]+):\/\/(.*)$/.exec(endpoint) ?? [];
   switch (scheme) {
     case undefined:
-      if (endpoint.startsWith("unix:")) return { target: endpoint, isTls: tls !== undefined };
       return { target: `dns:${endpoint}`, isTls: tls !== undefined };
     case "http":
       return { target: `dns:${hostPart(rest ?? "")}`, isTls: false };
     case "https":
       return { target: `dns:${hostPart(rest ?? "")}`, isTls: true };
-    case "unix":
-      return { target: `unix:${rest}`, isTls: false };
-    case "unixs":
-      return { target: `unix:${rest}`, isTls: true };
     default:
       return { target: endpoint, isTls: tls !== undefined };
   }

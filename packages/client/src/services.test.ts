@@ -143,9 +143,15 @@ describe("endpoints", () => {
     ["http://h:1/", true, "dns:h:1", false],
     ["https://h:1", false, "dns:h:1", true],
     ["[::1]:2379", false, "dns:[::1]:2379", false],
-    ["unix:///tmp/s", false, "unix:/tmp/s", false],
-  ])("%s (tls %s) dials %s", (endpoint, hasTls, target, isTls) => {
-    expect(parseEndpoint(endpoint, hasTls ? {} : undefined)).toEqual({ target, isTls });
+    ["unix:///tmp/s", false, "unix:/tmp/s", false, "s"],
+    ["unix:///tmp/s:2379", true, "unix:/tmp/s:2379", true, "s:2379"],
+    ["unix:localhost:2379", false, "unix:localhost:2379", false, "localhost:2379"],
+    ["unix://localhost:2379", false, "unix:localhost:2379", false, "localhost:2379"],
+    ["unixs:localhost:2379", false, "unix:localhost:2379", true, "localhost:2379"],
+    ["unixs:///tmp/s", false, "unix:/tmp/s", true, "s"],
+  ])("%s (tls %s) dials %s", (endpoint, hasTls, target, isTls, authority?: string) => {
+    const parsed = parseEndpoint(endpoint, hasTls ? {} : undefined);
+    expect(parsed).toEqual({ target, isTls, ...(authority === undefined ? {} : { authority }) });
   });
 });
 
