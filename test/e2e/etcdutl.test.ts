@@ -9,10 +9,12 @@ import { hashKv, Member, must, ourBin, realBin, run, temporaryFolder } from "./h
 
 const oldBin = process.env["ETCD_REAL_BIN_34"];
 
+/** On a machine that has other things to do a command may take longer than etcdctl's own five seconds. */
+const PATIENCE = { ETCDCTL_API: "3", ETCDCTL_COMMAND_TIMEOUT: "60s", ETCDCTL_DIAL_TIMEOUT: "60s" };
+
 /** Old revisions, deletions, a compaction, leases, users and roles. */
 async function writeHistory(member: Member, bin: string): Promise<void> {
-  const ctl = (...args: string[]) =>
-    must("etcdctl", ["--endpoints", member.endpoint, ...args], { bin, env: { ETCDCTL_API: "3" } });
+  const ctl = (...args: string[]) => must("etcdctl", ["--endpoints", member.endpoint, ...args], { bin, env: PATIENCE });
   for (let i = 0; i < 30; i++) await ctl("put", `key-${i % 7}`, `value ${i} ${"x".repeat(i * 50)}`);
   await ctl("del", "key-3");
   await ctl("put", "key-3", "again");
@@ -30,11 +32,11 @@ async function writeHistory(member: Member, bin: string): Promise<void> {
 const SMALL_QUOTA = ["--quota-backend-bytes", String(16 * 1024 * 1024)];
 
 async function raiseNoSpace(member: Member, bin: string): Promise<void> {
-  const ctl = (...args: string[]) =>
-    run("etcdctl", ["--endpoints", member.endpoint, ...args], { bin, env: { ETCDCTL_API: "3" } });
+  const ctl = (...args: string[]) => run("etcdctl", ["--endpoints", member.endpoint, ...args], { bin, env: PATIENCE });
   for (let i = 0; i < 40; i++) {
     const { code, stderr } = await run("etcdctl", ["--endpoints", member.endpoint, "put", `big-${i}`], {
       bin: ourBin,
+      env: PATIENCE,
       stdin: "x".repeat(1_000_000),
     });
     if (code === 0) continue;
@@ -48,7 +50,7 @@ async function raiseNoSpace(member: Member, bin: string): Promise<void> {
 /** All that a client can see, and the hash of the keys. */
 async function seen(member: Member): Promise<string> {
   const bin = ourBin;
-  const ctl = (...args: string[]) => must("etcdctl", ["--endpoints", member.endpoint, ...args], { bin });
+  const ctl = (...args: string[]) => must("etcdctl", ["--endpoints", member.endpoint, ...args], { bin, env: PATIENCE });
   const parts: string[] = [`hash ${await hashKv(member, bin)}`];
   for (const revision of [0, 16, 20, 25, 30]) {
     const got = JSON.parse(await ctl("get", "", "--prefix", "-w", "json", `--rev=${revision}`));
@@ -128,7 +130,7 @@ describe("a member's data", () => {
       await writeHistory(member, real);
       await raiseNoSpace(member, real);
       before = await seen(member);
-      await must("etcdctl", ["--endpoints", member.endpoint, "snapshot", "save", file], { bin: real });
+      await must("etcdctl", ["--endpoints", member.endpoint, "snapshot", "save", file], { bin: real, env: PATIENCE });
       await member.stop();
     }
     for (const format of ["simple", "json", "fields", "table"]) {
@@ -163,11 +165,13 @@ describe("a member's data", () => {
       "--mark-compacted",
     );
     await using member = await Member.start({ dataDir: bumped, bin: real });
-    const got = await must("etcdctl", ["--endpoints", member.endpoint, "get", "key-1", "-w", "json"]);
-    const alarms = await must("etcdctl", ["--endpoints", member.endpoint, "alarm", "list"]);
+    const got = await must("etcdctl", ["--endpoints", member.endpoint, "get", "key-1", "-w", "json"], {
+      env: PATIENCE,
+    });
+    const alarms = await must("etcdctl", ["--endpoints", member.endpoint, "alarm", "list"], { env: PATIENCE });
     expect(alarms).toContain("alarm:NOSPACE");
     expect(JSON.parse(got).header.revision).toBeGreaterThan(1_030);
-    const old = await run("etcdctl", ["--endpoints", member.endpoint, "get", "key-1", "--rev=30"]);
+    const old = await run("etcdctl", ["--endpoints", member.endpoint, "get", "key-1", "--rev=30"], { env: PATIENCE });
     expect(old.stderr).toContain("required revision has been compacted");
   });
 
@@ -186,7 +190,7 @@ describe("a member's data", () => {
       before = await seen(member);
       await must("etcdctl", ["--endpoints", member.endpoint, "snapshot", "save", file], {
         bin: oldBin as string,
-        env: { ETCDCTL_API: "3" },
+        env: PATIENCE,
       });
     }
     expect(await utl("snapshot", "status", file)).toBe(
@@ -210,7 +214,7 @@ describe("a member's data", () => {
       const snapDir = path.join(dataDir, "member", "snap");
       const [ours, theirs] = [path.join(snapDir, "db.lmdb"), path.join(snapDir, "db")];
       const put = (member: Member, i: number) =>
-        must("etcdctl", ["--endpoints", member.endpoint, "put", `key-${i}`, `value ${i}`]);
+        must("etcdctl", ["--endpoints", member.endpoint, "put", `key-${i}`, `value ${i}`], { env: PATIENCE });
       {
         await using member = await Member.start({ dataDir });
         for (let i = 0; i < 5; i++) await put(member, i);
@@ -222,14 +226,18 @@ describe("a member's data", () => {
       {
         await using member = await Member.start({ dataDir, bin: real, flags: [...flags] });
         for (let i = 5; i < 35; i++) await put(member, i);
-        before = await must("etcdctl", ["--endpoints", member.endpoint, "get", "", "--prefix", "-w", "json"]);
+        before = await must("etcdctl", ["--endpoints", member.endpoint, "get", "", "--prefix", "-w", "json"], {
+          env: PATIENCE,
+        });
         await member.stop();
       }
       fs.copyFileSync(path.join(folder.path, "kept"), ours);
       const kvs = (json: string) => JSON.stringify(JSON.parse(json).kvs);
       const checked = async (): Promise<void> => {
         await using member = await Member.start({ dataDir });
-        const now = await must("etcdctl", ["--endpoints", member.endpoint, "get", "", "--prefix", "-w", "json"]);
+        const now = await must("etcdctl", ["--endpoints", member.endpoint, "get", "", "--prefix", "-w", "json"], {
+          env: PATIENCE,
+        });
         expect(kvs(now), what).toBe(kvs(before));
         await member.stop();
       };
@@ -269,7 +277,7 @@ describe("a member's data", () => {
         expect(code, args.join(" ")).toBe(1);
         expect(stderr).toMatch(/in use by another process|is locked by another process/);
       }
-      await must("etcdctl", ["--endpoints", member.endpoint, "put", "still", "there"]);
+      await must("etcdctl", ["--endpoints", member.endpoint, "put", "still", "there"], { env: PATIENCE });
     }
   });
 });

@@ -5,7 +5,7 @@
 import fs from "node:fs";
 import { utf8Bytes, utf8Text } from "../../lib/bytes.ts";
 import { crc32c, crc32cCombine } from "../../lib/crc32c.ts";
-import { compareRanges, PageFile } from "../page-file.ts";
+import { compareRanges, PageFile, viewOf } from "../page-file.ts";
 import { RowCursor } from "../rows.ts";
 import {
   BoltError,
@@ -240,10 +240,14 @@ export function bucketPlaces(pages: BoltPages): BucketPlace[] {
   return places;
 }
 
+const NO_VIEW = new DataView(new ArrayBuffer(0));
+
 /** The rows of one bucket. */
 export class BoltCursor extends RowCursor {
   readonly #walk: LeafWalk | undefined;
   readonly #pages: BoltPages;
+  /** Of what the leaf lies in. */
+  #view: DataView = NO_VIEW;
   #page = 0;
   #bytes = 0;
   #count = 0;
@@ -257,6 +261,7 @@ export class BoltCursor extends RowCursor {
     else {
       const inline = place.inline as Buffer;
       this.keyIn = inline;
+      this.#view = new DataView(inline.buffer, inline.byteOffset, inline.length);
       this.#bytes = inline.length;
       this.#count = inline.readUInt16LE(10);
     }
@@ -267,6 +272,7 @@ export class BoltCursor extends RowCursor {
       const walk = this.#walk;
       if (!walk?.next()) return false;
       this.keyIn = walk.buffer;
+      this.#view = viewOf(walk.buffer);
       this.#page = walk.at;
       this.#bytes = walk.bytes;
       this.#count = walk.count;
@@ -274,15 +280,16 @@ export class BoltCursor extends RowCursor {
       this.#next = 0;
     }
     const bytes = this.keyIn;
+    const view = this.#view;
     const at = this.#page + PAGE_HEADER_BYTES + this.#next++ * ELEMENT_BYTES;
-    if (bytes.readUInt32LE(at) !== 0) {
+    if (view.getUint32(at, true) !== 0) {
       throw new BoltError(`page ${this.#number}: a bucket or something unknown among the rows of a bucket`);
     }
-    this.keyAt = at + bytes.readUInt32LE(at + 4);
-    this.keyEnd = this.keyAt + bytes.readUInt32LE(at + 8);
+    this.keyAt = at + view.getUint32(at + 4, true);
+    this.keyEnd = this.keyAt + view.getUint32(at + 8, true);
     this.valueIn = bytes;
     this.valueAt = this.keyEnd;
-    this.valueEnd = this.keyEnd + bytes.readUInt32LE(at + 12);
+    this.valueEnd = this.keyEnd + view.getUint32(at + 12, true);
     if (this.valueEnd > this.#page + this.#bytes) {
       throw new BoltError(`page ${this.#number}: an element reaches beyond the page`);
     }
@@ -409,6 +416,7 @@ interface Leaf {
 /** Keys and values of a leaf usually lie one behind the other, so that they are summed as one. */
 function sumLeaf({ file }: BoltPages, leaf: Leaf, isKey: boolean, total: RowSum): void {
   const { buffer, at: page, count, low, high } = leaf;
+  const view = viewOf(buffer);
   const end = page + leaf.bytes;
   let { hash } = total;
   let runFrom = 0;
@@ -417,10 +425,10 @@ function sumLeaf({ file }: BoltPages, leaf: Leaf, isKey: boolean, total: RowSum)
   let previousEnd = 0;
   for (let i = 0; i < count; i++) {
     const at = page + PAGE_HEADER_BYTES + i * ELEMENT_BYTES;
-    const keyAt = at + buffer.readUInt32LE(at + 4);
-    const keyEnd = keyAt + buffer.readUInt32LE(at + 8);
-    const valueEnd = keyEnd + buffer.readUInt32LE(at + 12);
-    if (valueEnd > end || buffer.readUInt32LE(at) !== 0) throw new BoltError("an element that cannot be");
+    const keyAt = at + view.getUint32(at + 4, true);
+    const keyEnd = keyAt + view.getUint32(at + 8, true);
+    const valueEnd = keyEnd + view.getUint32(at + 12, true);
+    if (valueEnd > end || view.getUint32(at, true) !== 0) throw new BoltError("an element that cannot be");
     if (i > 0) {
       if (compareRanges(buffer, previousAt, previousEnd, buffer, keyAt, keyEnd) >= 0) throw new BoltError("order");
     } else if (low.page && compareRanges(buffer, keyAt, keyEnd, low.page, low.at, low.end) < 0) {

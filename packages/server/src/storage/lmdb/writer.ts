@@ -113,7 +113,8 @@ export class TableWriter {
   readonly #nodeFlags: number;
   readonly #done: (tree: TreeRecord) => void;
   readonly #levels: TreeLevels;
-  readonly #page = Buffer.alloc(PAGE_BYTES);
+  readonly #page = Buffer.from(new ArrayBuffer(PAGE_BYTES));
+  readonly #view = new DataView(this.#page.buffer);
   #lower = 0;
   #upper = ROOM_BYTES;
   // Keys of the leaf at hand, or of the one before until the next row is in.
@@ -163,6 +164,7 @@ export class TableWriter {
     const keyLength = keyEnd - keyAt;
     if (keyLength === 0 || keyLength > KEY_BYTES_MAX) throw new LmdbFileError(`a key of ${keyLength} bytes`);
     const page = this.#page;
+    const view = this.#view;
     if (compareRanges(page, this.#lastAt, this.#lastEnd, keyIn, keyAt, keyEnd) >= 0) {
       throw new LmdbFileError("keys out of order");
     }
@@ -174,11 +176,11 @@ export class TableWriter {
     const isFirst = this.#lower === 0;
     this.#upper -= nodeBytes;
     const node = PAGE_HEADER_BYTES + this.#upper;
-    page.writeUInt16LE(this.#upper, PAGE_HEADER_BYTES + this.#lower);
+    view.setUint16(PAGE_HEADER_BYTES + this.#lower, this.#upper, true);
     this.#lower += 2;
-    page.writeUInt32LE(stored, node);
-    page.writeUInt16LE(this.#nodeFlags | (isLong ? NODE_LONG : 0), node + 4);
-    page.writeUInt16LE(keyLength, node + 6);
+    view.setUint32(node, stored, true);
+    view.setUint16(node + 4, this.#nodeFlags | (isLong ? NODE_LONG : 0), true);
+    view.setUint16(node + 6, keyLength, true);
     const at = node + NODE_HEADER_BYTES;
     const data = at + keyLength;
     copyRange(keyIn, keyAt, keyEnd, page, at);
@@ -193,7 +195,7 @@ export class TableWriter {
       copyRange(valueIn, valueAt, valueEnd, page, data);
       if (this.#sumBytes > 0) {
         const sum = knownSum ?? crc32c(page.subarray(at, data + valueLength));
-        page.writeUInt32LE(sum, data + valueLength);
+        view.setUint32(data + valueLength, sum, true);
       }
       return;
     }

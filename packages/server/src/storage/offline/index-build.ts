@@ -7,7 +7,7 @@
  */
 import { EMPTY_BYTES } from "../../lib/bytes.ts";
 import type { FileSystem } from "../file-system.ts";
-import { copyRange } from "../page-file.ts";
+import { copyRange, viewOf } from "../page-file.ts";
 import type { RowCursor } from "../rows.ts";
 import {
   appendPastRevision,
@@ -153,8 +153,9 @@ export class IndexRecords {
         end += inline.length;
       }
     }
-    into.writeUInt32LE(payload - key, at);
-    into.writeUInt32LE(end - payload, at + 4);
+    const view = viewOf(into);
+    view.setUint32(at, payload - key, true);
+    view.setUint32(at + 4, end - payload, true);
     return end;
   }
 }

@@ -844,6 +844,46 @@ describe("migrateVersion()", () => {
     WALK_LIMIT_MS,
   );
 
+  it.each(["lmdb", "bbolt"] as const)(
+    "%s: goes down over what 3.5 does not know only when it is forced, and up again",
+    async (backend) => {
+      const folder = temporaryFolder();
+      const dataDir = await writeMember(folder, backend);
+      const paths = dataDirPaths(dataDir);
+      const file = databaseFile(paths, backend);
+      const start = snapshotStatus(file).hash;
+      const warnings: string[] = [];
+      const telling = { ...logger, warn: (message: string) => void warnings.push(message) };
+      const common = { dataDir, walDir: "", logger: telling, force: false };
+      const up = { ...common, target: parseTargetVersion("3.6") };
+      const down = { ...common, target: parseTargetVersion("3.5") };
+      await migrateVersion(up);
+      // DowngradeVersionTest{ver: "3.6.0"}, field 9900 of a request, behind the last snapshot.
+      const data = Uint8Array.of(...varint(9_900n * 8n + 2n), 7, 0x0a, 5, ...utf8Bytes("3.6.0"));
+      const { wal } = await openWal(paths.walDir, { index: 2, term: 1 }, { clock: systemClock, logger });
+      await wal.save({ term: 1, vote: 1n, commit: 3 }, [Entry.create({ term: 1, index: 3, data })]);
+      await wal.close();
+      const refusal =
+        "cannot downgrade storage, WAL contains newer entries, as the target version (3.5.0) is lower than the version " +
+        "(3.6.0) detected from WAL logs";
+      await expect(migrateVersion(down)).rejects.toThrow(refusal);
+      await expect(migrateVersion({ ...down, isDryRun: true })).rejects.toThrow(refusal);
+      const upgraded = snapshotStatus(file).hash;
+      expect(upgraded).not.toBe(start);
+      expect(await migrateVersion({ ...down, force: true })).toMatchObject({ from: "3.6", to: "3.5", isChanged: true });
+      expect(snapshotStatus(file).hash).toBe(start);
+      expect(warnings).toEqual(["forcefully cleared storage version"]);
+      expect((await verifyDataDir({ dataDir, walDir: "" })).verdict).toBe("clean");
+      // Where no plan leads, force sets the mark all the same.
+      const seven = { ...common, target: parseTargetVersion("3.7") };
+      await expect(migrateVersion(seven)).rejects.toThrow('version "3.7.0" is not supported');
+      await migrateVersion({ ...seven, force: true });
+      expect(warnings.at(-1)).toBe("forcefully set storage version");
+      expect(await migrateVersion({ ...up, force: true })).toMatchObject({ from: "3.7", to: "3.6" });
+      expect(snapshotStatus(file).hash).toBe(upgraded);
+    },
+  );
+
   it("refuses what 3.6 refuses, in its words", () => {
     expect(() => parseTargetVersion("3")).toThrow('wrong target version format, expected "X.Y", got "3"');
     expect(() => parseTargetVersion("3.4")).toThrow('target version "3.4" not supported. Minimal "3.5"');

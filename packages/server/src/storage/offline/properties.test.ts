@@ -10,6 +10,7 @@ import { systemClock } from "../../lib/clock.ts";
 import { silentLogger as logger } from "../../lib/log.ts";
 import { User } from "../../pb/authpb.ts";
 import { Lease } from "../../pb/leasepb.ts";
+import { Entry } from "../../pb/raftpb.ts";
 import { openBackend } from "../backend/index.ts";
 import { TABLES } from "../backend/types.ts";
 import { type Row, writeBolt } from "../bolt/index.ts";
@@ -18,7 +19,7 @@ import { systemFiles } from "../file-system.ts";
 import { LmdbFile } from "../lmdb/walk.ts";
 import { encodeKeyValue, encodeTombstone, indexKeyRow, revisionKey, tombstoneKey } from "../schema/index.ts";
 import { FaultyFiles } from "../testing/faulty-files.ts";
-import { readWal } from "../wal/index.ts";
+import { openWal, readWal } from "../wal/index.ts";
 import { migrateEngine, restoreSnapshot, snapshotStatus, verifyDataDir } from "./index.ts";
 import { openStore } from "./store.ts";
 
@@ -287,98 +288,143 @@ async function withFlippedBit<T>(file: string, bit: number, ask: () => Promise<T
   }
 }
 
-describe("a flipped bit", () => {
-  it("in any file of a data dir is named, or changes nothing that is served", async () => {
-    const folder = temporaryFolder();
-    await writeSnapshot(path.join(folder, "s.db"), fixture(), 100);
-    const dataDir = await restored(folder, "lmdb");
-    const { backendFile, snapDir, walDir } = dataDirPaths(dataDir);
-    // Some commits of the server's kind, so that there are old pages and free ones.
-    const backend = await openBackend({
-      path: backendFile,
-      clock: systemClock,
-      logger,
-      commits: "inline",
-      onFatal: (error) => {
-        throw error;
-      },
-    });
-    for (let i = 0; i < 6; i++) {
-      backend.write((tx) => {
-        for (let n = 0; n < 20; n++)
-          tx.put(
-            "lease",
-            Buffer.from(`0000000${i}000000${10 + n}`, "hex"),
-            Lease.encode({ id: BigInt(`0x${i}000000${10 + n}`), ttl: 5 }),
-          );
-      });
-      await backend.flush();
-    }
-    await backend.close();
-    const [whole, log] = [await served(dataDir), await logContent(dataDir)];
-    expect((await verifyDataDir({ dataDir, walDir: "" })).verdict).toBe("clean");
-    const wal = path.join(walDir, fs.readdirSync(walDir).find((name) => name.endsWith(".wal")) as string);
-    const snap = path.join(snapDir, fs.readdirSync(snapDir).find((name) => name.endsWith(".snap")) as string);
-    const pages = fs.statSync(backendFile).size / 4_096;
-    const places: fc.Arbitrary<{ file: string; bit: number }> = fc.oneof(
-      { weight: 3, arbitrary: fc.nat({ max: pages * 4_096 * 8 - 1 }).map((bit) => ({ file: backendFile, bit })) },
-      // Headers are where the numbers are that LMDB trusts.
-      {
-        weight: 3,
-        arbitrary: fc
-          .tuple(fc.nat({ max: pages - 1 }), fc.nat({ max: 199 }), fc.nat({ max: 7 }))
-          .map(([page, byte, b]) => ({ file: backendFile, bit: (page * 4_096 + byte) * 8 + b })),
-      },
-      { weight: 1, arbitrary: fc.nat({ max: 400 * 8 }).map((bit) => ({ file: wal, bit })) },
-      { weight: 1, arbitrary: fc.nat({ max: fs.statSync(snap).size * 8 - 1 }).map((bit) => ({ file: snap, bit })) },
-    );
-    await fc.assert(
-      fc.asyncProperty(places, async ({ file, bit }) => {
-        await withFlippedBit(file, bit, async () => {
-          const { verdict } = await verifyDataDir({ dataDir, walDir: "" });
-          if (verdict !== "clean") return;
-          expect(await served(dataDir)).toBe(whole);
-          expect(await logContent(dataDir)).toBe(log);
-        });
-        fs.rmSync(`${backendFile}-lock`, { force: true });
-      }),
-      { numRuns: 150 },
-    );
-  }, 300_000);
+/** For a longer look than a run of all tests can afford: ETCD_TS_FLIPS=5000. */
+const FLIPS = process.env["ETCD_TS_FLIPS"] === undefined ? undefined : Number(process.env["ETCD_TS_FLIPS"]);
+const FLIPS_LIMIT_MS = 300_000 + (FLIPS ?? 0) * 2_000;
 
-  it("in a snapshot is refused by restore; in a stopped etcd's own database status gives another hash, or names it", async () => {
-    const folder = temporaryFolder();
-    const file = path.join(folder, "s.db");
-    await writeSnapshot(file, fixture(), 100);
-    const size = fs.statSync(file).size;
-    await fc.assert(
-      fc.asyncProperty(fc.nat({ max: size * 8 - 1 }), async (bit) => {
-        await withFlippedBit(file, bit, async () => {
-          await expect(restored(folder, "lmdb")).rejects.toThrow(/sha256|damaged|invalid|error/);
+/** Entries of all sizes behind those that restore wrote, in several segments. */
+async function writeLog(walDir: string): Promise<void> {
+  const options = { clock: systemClock, logger, segmentBytes: 4_096 };
+  const { wal } = await openWal(walDir, { index: 1, term: 1 }, options);
+  for (let index = 2; index < 60; index++) {
+    const data = Buffer.alloc((index * 37) % 600, index);
+    await wal.save({ term: 1 + (index >> 4), vote: 1n, commit: index - 1 }, [
+      Entry.create({ term: 1 + (index >> 4), index, data }),
+    ]);
+  }
+  await wal.close();
+}
+
+/** Where the records of a segment end and its zeros begin. */
+function writtenBytes(file: string): number {
+  const bytes = fs.readFileSync(file);
+  let end = bytes.length;
+  while (end > 0 && bytes[end - 1] === 0) end--;
+  return end;
+}
+
+describe("a flipped bit", () => {
+  it(
+    "in any file of a data dir is named, or changes nothing that is served",
+    async () => {
+      const folder = temporaryFolder();
+      await writeSnapshot(path.join(folder, "s.db"), fixture(), 100);
+      const dataDir = await restored(folder, "lmdb");
+      const { backendFile, snapDir, walDir } = dataDirPaths(dataDir);
+      // Some commits of the server's kind, so that there are old pages and free ones.
+      const backend = await openBackend({
+        path: backendFile,
+        clock: systemClock,
+        logger,
+        commits: "inline",
+        onFatal: (error) => {
+          throw error;
+        },
+      });
+      for (let i = 0; i < 6; i++) {
+        backend.write((tx) => {
+          for (let n = 0; n < 20; n++)
+            tx.put(
+              "lease",
+              Buffer.from(`0000000${i}000000${10 + n}`, "hex"),
+              Lease.encode({ id: BigInt(`0x${i}000000${10 + n}`), ttl: 5 }),
+            );
         });
-        expect(fs.existsSync(path.join(folder, "data"))).toBe(false);
-      }),
-      { numRuns: 25 },
-    );
-    const dataDir = await restored(folder, "bbolt");
-    const { boltFile } = dataDirPaths(dataDir);
-    const { hash } = snapshotStatus(boltFile);
-    const content = (): string[] =>
-      ["key", "lease", "meta", "members", "auth", "authUsers"].map((bucket) => digestOf(boltFile, "bbolt", bucket));
-    const whole = content();
-    await fc.assert(
-      fc.asyncProperty(fc.nat({ max: fs.statSync(boltFile).size * 8 - 1 }), async (bit) => {
-        await withFlippedBit(boltFile, bit, async () => {
-          let now: number;
-          try {
-            now = snapshotStatus(boltFile).hash;
-          } catch {
-            return;
-          }
-          if (now === hash) expect(content()).toEqual(whole);
-        });
-      }),
-      { numRuns: 60 },
-    );
-  }, 300_000);
+        await backend.flush();
+      }
+      await backend.close();
+      await writeLog(walDir);
+      const [whole, log] = [await served(dataDir), await logContent(dataDir)];
+      expect((await verifyDataDir({ dataDir, walDir: "" })).verdict).toBe("clean");
+      const segments = fs.readdirSync(walDir).filter((name) => name.endsWith(".wal"));
+      expect(segments.length).toBeGreaterThan(2);
+      // All that is written, and some of the zeros behind it.
+      const logged = segments.map((name) => {
+        const file = path.join(walDir, name);
+        return { file, bytes: Math.min(fs.statSync(file).size, writtenBytes(file) + 64) };
+      });
+      const snap = path.join(snapDir, fs.readdirSync(snapDir).find((name) => name.endsWith(".snap")) as string);
+      const pages = fs.statSync(backendFile).size / 4_096;
+      const places: fc.Arbitrary<{ file: string; bit: number }> = fc.oneof(
+        { weight: 3, arbitrary: fc.nat({ max: pages * 4_096 * 8 - 1 }).map((bit) => ({ file: backendFile, bit })) },
+        // Headers are where the numbers are that LMDB trusts.
+        {
+          weight: 3,
+          arbitrary: fc
+            .tuple(fc.nat({ max: pages - 1 }), fc.nat({ max: 199 }), fc.nat({ max: 7 }))
+            .map(([page, byte, b]) => ({ file: backendFile, bit: (page * 4_096 + byte) * 8 + b })),
+        },
+        {
+          weight: 3,
+          arbitrary: fc
+            .tuple(fc.constantFrom(...logged), fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }))
+            .map(([{ file, bytes }, share]) => ({ file, bit: Math.floor(share * bytes * 8) })),
+        },
+        { weight: 1, arbitrary: fc.nat({ max: fs.statSync(snap).size * 8 - 1 }).map((bit) => ({ file: snap, bit })) },
+      );
+      await fc.assert(
+        fc.asyncProperty(places, async ({ file, bit }) => {
+          await withFlippedBit(file, bit, async () => {
+            const { verdict } = await verifyDataDir({ dataDir, walDir: "" });
+            if (verdict !== "clean") return;
+            expect(await served(dataDir)).toBe(whole);
+            expect(await logContent(dataDir)).toBe(log);
+          });
+          fs.rmSync(`${backendFile}-lock`, { force: true });
+        }),
+        { numRuns: FLIPS ?? 150 },
+      );
+    },
+    FLIPS_LIMIT_MS,
+  );
+
+  it(
+    "in a snapshot is refused by restore; in a stopped etcd's own database status gives another hash, or names it",
+    async () => {
+      const folder = temporaryFolder();
+      const file = path.join(folder, "s.db");
+      await writeSnapshot(file, fixture(), 100);
+      const size = fs.statSync(file).size;
+      await fc.assert(
+        fc.asyncProperty(fc.nat({ max: size * 8 - 1 }), async (bit) => {
+          await withFlippedBit(file, bit, async () => {
+            await expect(restored(folder, "lmdb")).rejects.toThrow(/sha256|damaged|invalid|error/);
+          });
+          expect(fs.existsSync(path.join(folder, "data"))).toBe(false);
+        }),
+        { numRuns: FLIPS ?? 25 },
+      );
+      const dataDir = await restored(folder, "bbolt");
+      const { boltFile } = dataDirPaths(dataDir);
+      const { hash } = snapshotStatus(boltFile);
+      const content = (): string[] =>
+        ["key", "lease", "meta", "members", "auth", "authUsers"].map((bucket) => digestOf(boltFile, "bbolt", bucket));
+      const whole = content();
+      await fc.assert(
+        fc.asyncProperty(fc.nat({ max: fs.statSync(boltFile).size * 8 - 1 }), async (bit) => {
+          await withFlippedBit(boltFile, bit, async () => {
+            let now: number;
+            try {
+              now = snapshotStatus(boltFile).hash;
+            } catch {
+              return;
+            }
+            if (now === hash) expect(content()).toEqual(whole);
+          });
+        }),
+        { numRuns: FLIPS ?? 60 },
+      );
+    },
+    FLIPS_LIMIT_MS,
+  );
 });

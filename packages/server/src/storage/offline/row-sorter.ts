@@ -5,7 +5,7 @@
 import fs from "node:fs";
 import { assert } from "../../lib/assert.ts";
 import { type FileSystem, type OpenFile, writeFully } from "../file-system.ts";
-import { compareRanges } from "../page-file.ts";
+import { compareRanges, viewOf } from "../page-file.ts";
 
 const RUN_BYTES = 32 * 1024 * 1024;
 const RUN_RECORDS = 600_000;
@@ -59,11 +59,12 @@ export class RowSorter {
   /** Takes in records that were written elsewhere, one behind the other. */
   addAll(records: Buffer): void {
     const { arena } = this;
+    const view = viewOf(arena);
     let at = this.#used;
     const end = at + records.length;
     arena.set(records, at);
     while (at < end) {
-      at += HEADER_BYTES + arena.readUInt32LE(at) + arena.readUInt32LE(at + 4);
+      at += HEADER_BYTES + view.getUint32(at, true) + view.getUint32(at + 4, true);
       this.commit(at);
     }
   }
@@ -199,6 +200,7 @@ class RunReader {
   readonly age: number;
   readonly fd: number | undefined;
   readonly #offsets: Uint32Array | undefined;
+  readonly #view: DataView;
   #left: number;
   #position = 0;
   buffer: Buffer;
@@ -210,6 +212,7 @@ class RunReader {
   constructor(age: number, buffer: Buffer, source: RunSource) {
     this.age = age;
     this.buffer = buffer;
+    this.#view = new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
     if ("fd" in source) {
       this.fd = source.fd;
       this.#position = source.run.position;
@@ -233,8 +236,8 @@ class RunReader {
         throw new Error("a run of sorted records is cut short");
       }
     }
-    this.keyEnd = this.at + HEADER_BYTES + this.buffer.readUInt32LE(this.at);
-    this.end = this.keyEnd + this.buffer.readUInt32LE(this.at + 4);
+    this.keyEnd = this.at + HEADER_BYTES + this.#view.getUint32(this.at, true);
+    this.end = this.keyEnd + this.#view.getUint32(this.at + 4, true);
     return true;
   }
 
@@ -291,13 +294,14 @@ function sortRecords(arena: Buffer, offsets: Uint32Array, from: number, to: numb
   }
   const shared = sharedPrefix(arena, offsets, from, to, depth);
   const numbers = new Float64Array(to - from);
+  const view = viewOf(arena);
   for (let i = from; i < to; i++) {
     const at = offsets[i] as number;
-    const end = at + HEADER_BYTES + arena.readUInt32LE(at);
+    const end = at + HEADER_BYTES + view.getUint32(at, true);
+    const place = at + HEADER_BYTES + shared;
     let prefix = 0;
-    for (let b = at + HEADER_BYTES + shared, n = 0; n < 4; n++, b++) {
-      prefix = prefix * 256 + (b < end ? (arena[b] as number) : 0);
-    }
+    if (place + 4 <= end) prefix = view.getUint32(place);
+    else for (let b = place; b < place + 4; b++) prefix = prefix * 256 + (b < end ? (arena[b] as number) : 0);
     numbers[i - from] = prefix * PLACES + (i - from);
   }
   numbers.sort();
@@ -325,13 +329,15 @@ function sortTies(arena: Buffer, offsets: Uint32Array, from: number, to: number,
 }
 
 function compareRecords(arena: Buffer, a: number, b: number, depth: number): number {
+  const view = viewOf(arena);
+  const [aKey, bKey] = [a + HEADER_BYTES, b + HEADER_BYTES];
   return compareRanges(
     arena,
-    a + HEADER_BYTES + depth,
-    a + HEADER_BYTES + arena.readUInt32LE(a),
+    aKey + depth,
+    aKey + view.getUint32(a, true),
     arena,
-    b + HEADER_BYTES + depth,
-    b + HEADER_BYTES + arena.readUInt32LE(b),
+    bKey + depth,
+    bKey + view.getUint32(b, true),
   );
 }
 
@@ -348,11 +354,12 @@ function insertionSort(arena: Buffer, offsets: Uint32Array, from: number, to: nu
 }
 
 function sharedPrefix(arena: Buffer, offsets: Uint32Array, from: number, to: number, depth: number): number {
+  const view = viewOf(arena);
   const first = (offsets[from] as number) + HEADER_BYTES;
-  let shared = arena.readUInt32LE(first - HEADER_BYTES);
+  let shared = view.getUint32(first - HEADER_BYTES, true);
   for (let i = from + 1; i < to && shared > depth; i++) {
     const at = (offsets[i] as number) + HEADER_BYTES;
-    const length = Math.min(shared, arena.readUInt32LE(at - HEADER_BYTES));
+    const length = Math.min(shared, view.getUint32(at - HEADER_BYTES, true));
     let n = depth;
     while (n < length && arena[at + n] === arena[first + n]) n++;
     shared = n;
