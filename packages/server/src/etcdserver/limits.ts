@@ -22,7 +22,7 @@ export const WAITING_PROPOSAL_BYTES_MAX = 256 * 1024 * 1024;
  * This thread waits for the disk itself, instead of letting another one do it, when no more callers than this wait for it
  * and nobody has read anything for a while: a read must not queue behind a sync. Our own.
  */
-export const BLOCKING_SAVE_CALLERS_MAX = 1;
+export const BLOCKING_SAVE_CALLERS_MAX = 16;
 export const BLOCKING_SAVE_QUIET_MS = 100;
 
 /**

@@ -14,7 +14,7 @@ import {
 } from "@etcd-ts/client/wire";
 import { assertNever } from "../lib/assert.ts";
 import { compareBytes, EMPTY_BYTES } from "../lib/bytes.ts";
-import { type BackendReader, decodeLiveRow, readKeyValue } from "../storage/index.ts";
+import { type BackendReader, decodeLiveRow, type LiveRow, readKeyValue } from "../storage/index.ts";
 import { readLive, walkLive } from "./key-index.ts";
 import { keyRange } from "./key-range.ts";
 import { loadLive, type RangeView, runRange } from "./range.ts";
@@ -55,16 +55,25 @@ const NO_KEY: Compared = { version: 0, createRevision: 0, modRevision: 0, lease:
 function holds(reader: BackendReader, compare: Compare): boolean {
   let isFound = false;
   let result = true;
-  walkLive(reader, keyRange(compare.key, compare.rangeEnd), (_userKey, row) => {
-    isFound = true;
-    const live = decodeLiveRow(row);
-    const value =
-      compare.target === CompareTarget.Value ? readKeyValue(loadLive(reader, live, true)).value : EMPTY_BYTES;
-    result = holdsFor(compare, { ...live, modRevision: live.main, value });
-    return result;
-  });
+  const range = keyRange(compare.key, compare.rangeEnd);
+  if (range.isSingle) {
+    const live = readLive(reader, compare.key);
+    if (live) return holdsForRow(reader, compare, live);
+  } else {
+    walkLive(reader, range, (_userKey, row) => {
+      isFound = true;
+      result = holdsForRow(reader, compare, decodeLiveRow(row));
+      return result;
+    });
+  }
   if (isFound) return result;
   return compare.target !== CompareTarget.Value && holdsFor(compare, NO_KEY);
+}
+
+function holdsForRow(reader: BackendReader, compare: Compare, live: LiveRow): boolean {
+  const { main, createRevision, version, lease } = live;
+  const value = compare.target === CompareTarget.Value ? readKeyValue(loadLive(reader, live, true)).value : EMPTY_BYTES;
+  return holdsFor(compare, { version, createRevision, modRevision: main, lease, value });
 }
 
 function holdsFor(compare: Compare, pair: Compared): boolean {

@@ -50,6 +50,8 @@ export const FRAME_BYTES_LIMIT = 2 ** 24 - 1;
 const SLAB_BYTES = 64 * 1024;
 /** Payloads from this size on are passed on as they are; smaller ones are cheaper to copy. */
 const COPY_BYTES_MAX = 4 * 1024;
+/** So few bytes are copied one by one. */
+const LOOP_BYTES_MAX = 24;
 
 /** Gathers frames into few buffers. What was given to it must not change until it has been taken. */
 export class FrameWriter {
@@ -117,9 +119,14 @@ export class FrameWriter {
       this.#readyBytes += payload.byteLength;
       return;
     }
-    this.#room(payload.length);
-    this.#slab.set(payload, this.#at);
-    this.#at += payload.length;
+    const { length } = payload;
+    this.#room(length);
+    const slab = this.#slab;
+    const at = this.#at;
+    // Header blocks have a few bytes, for which a call costs more.
+    if (length > LOOP_BYTES_MAX) slab.set(payload, at);
+    else for (let i = 0; i < length; i++) slab[at + i] = payload[i] as number;
+    this.#at = at + length;
   }
 
   uint8(value: number): void {

@@ -237,7 +237,7 @@ describe("save()", () => {
     const clock = new VirtualClock();
     const wal = await createWal("/d/wal", METADATA, { ...memoryOptions(files), clock });
     const syncs: string[] = [];
-    let tookMs = 6;
+    let tookMs = 26;
     files.hooks = {
       before: (_, what) => {
         if (!what.includes("datasync")) return;

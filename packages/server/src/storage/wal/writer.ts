@@ -35,7 +35,7 @@ const WRITE_NOW_BYTES_MAX = 256 * 1024;
 const UNSYNCED_BYTES_MAX = 128 * 1024;
 const SLOW_SYNC_MS = 1000;
 /** When the calling thread has waited for longer than this for a sync, others do it for it for a while. */
-const BLOCKING_SYNC_MS_MAX = 5;
+const BLOCKING_SYNC_MS_MAX = 25;
 const BLOCKING_PAUSE_MS = 1000;
 
 const RESOLVED: Promise<void> = Promise.resolve();
