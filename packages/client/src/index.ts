@@ -19,6 +19,7 @@ export {
 } from "./kv.ts";
 export { LeaseClient } from "./lease.ts";
 export { MaintenanceClient } from "./maintenance.ts";
+export { canPage, rangePages } from "./range-pages.ts";
 export type { CallOptions, ClientOptions, FailedAttempt, TlsOptions } from "./options.ts";
 export { Watcher, type WatchInit, type WatchOptions, watchInit } from "./watch.ts";
 export { Code, EtcdError } from "./wire/index.ts";

@@ -14,6 +14,7 @@
 import { type BytesLike, type KeyRange, keyAndEnd, toBytes } from "./bytes.ts";
 import type { Client } from "./client.ts";
 import type { CallOptions } from "./options.ts";
+import { rangePages } from "./range-pages.ts";
 import {
   type CompactionResponse,
   type Compare,
@@ -233,6 +234,18 @@ export class KvClient {
   /** Reads one key or a range; `count` is the number of keys in the range, whatever the limit. */
   get(key: BytesLike, options: GetOptions = {}): Promise<RangeResponse> {
     return this.#client.call(KV.methods.range, rangeRequest(key, options), options);
+  }
+
+  /**
+   * Reads a range page by page, in the order of its keys, all of it as it was at the revision of the first page; see
+   * {@link rangePages}. For what is too large to be held.
+   *
+   * ```ts
+   * for await (const { kvs } of client.kv.getStream("logs/", { prefix: true })) for (const kv of kvs) use(kv);
+   * ```
+   */
+  getStream(key: BytesLike, options: GetOptions = {}): AsyncGenerator<RangeResponse, void> {
+    return rangePages(this.#client, rangeRequest(key, options), options);
   }
 
   /** Writes one key. When it resolves, the write is durable on a majority. */

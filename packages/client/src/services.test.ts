@@ -60,6 +60,75 @@ function recorder(fake: FakeServer) {
 
 const bytes = (text: string) => new Uint8Array(Buffer.from(text));
 
+describe("kv.getStream()", () => {
+  /** Answers like a store that holds these keys and moves on by one revision with each request. */
+  async function stored(keys: readonly string[], valueBytes = 10) {
+    const { client, fake } = await pair();
+    const asked: { key: string; limit: number; revision: number; serializable: boolean }[] = [];
+    let revision = 100;
+    fake.on(KV.methods.range, ({ key, rangeEnd, limit, revision: at, serializable }) => {
+      const [from, to] = [Buffer.from(key).toString("latin1"), Buffer.from(rangeEnd).toString("latin1")];
+      asked.push({ key: from, limit, revision: at, serializable });
+      const rest = keys.filter((name) => name >= from && name < to);
+      const taken = limit > 0 ? rest.slice(0, limit) : rest;
+      const value = Buffer.alloc(valueBytes);
+      const kvs = taken.map((name) => ({ key: Buffer.from(name, "latin1"), value }));
+      return { header: { revision: revision++ }, kvs, more: taken.length < rest.length, count: rest.length };
+    });
+    return { client, asked };
+  }
+  const keysOf = async (pages: AsyncIterable<{ kvs: readonly { key: Uint8Array }[] }>) => {
+    const sizes: number[] = [];
+    const keys: string[] = [];
+    for await (const { kvs } of pages) {
+      sizes.push(kvs.length);
+      for (const { key } of kvs) keys.push(Buffer.from(key).toString("latin1"));
+    }
+    return { sizes, keys };
+  };
+  const many = Array.from({ length: 1000 }, (_, i) => `k${String(i).padStart(4, "0")}`);
+
+  it("gives all keys in pages that grow, at the revision of the first one", async () => {
+    const { client, asked } = await stored(many);
+    const { sizes, keys } = await keysOf(client.kv.getStream("k", { prefix: true, serializable: true }));
+    expect(keys).toEqual(many);
+    expect(sizes).toEqual([64, 128, 256, 512, 40]);
+    expect(asked.map(({ revision }) => revision)).toEqual([0, 100, 100, 100, 100]);
+    expect(asked.map(({ serializable }) => serializable)).toEqual([true, false, false, false, false]);
+    expect(asked[1]?.key).toBe("k0063\0");
+  });
+
+  it("keeps to a limit, tells of what is beyond it, and of the count of all", async () => {
+    const { client } = await stored(many);
+    const told: [more: boolean, count: number, revision: number | undefined][] = [];
+    for await (const { more, count, header } of client.kv.getStream("k", { prefix: true, limit: 100, revision: 7 })) {
+      told.push([more, count, header?.revision]);
+    }
+    expect(told).toEqual([
+      [true, 1000, 100],
+      [true, 1000, 100],
+    ]);
+    const all = await keysOf(client.kv.getStream("k", { prefix: true, limit: 100 }));
+    expect(all.keys).toEqual(many.slice(0, 100));
+  });
+
+  it("makes pages of large values smaller", async () => {
+    const { client } = await stored(many.slice(0, 120), 100_000);
+    const { sizes, keys } = await keysOf(client.kv.getStream("k", { prefix: true }));
+    expect(keys).toHaveLength(120);
+    expect(sizes.slice(0, 2)).toEqual([64, 16]);
+  });
+
+  it("asks no further once nobody looks, and refuses other orders", async () => {
+    const { client, asked } = await stored(many);
+    for await (const _page of client.kv.getStream("k", { prefix: true })) break;
+    expect(asked.length).toBeLessThanOrEqual(2);
+    for (const options of [{}, { prefix: true, sortOrder: SortOrder.Descend }, { prefix: true, countOnly: true }]) {
+      await expect(client.kv.getStream("k", options).next()).rejects.toThrow(RangeError);
+    }
+  });
+});
+
 describe("kv", () => {
   it("get, put, delete and compact pass their options on", async () => {
     const { client, fake } = await pair();
