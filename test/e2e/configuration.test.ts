@@ -224,3 +224,28 @@ describe("flags whose effect shows from outside", () => {
     expect(fs.readdirSync(folder.path)).toEqual(["data"]);
   });
 });
+
+describe("a hangup", () => {
+  it("does not end a server that stands on no terminal, as under nohup", async () => {
+    using folder = temporaryFolder("hangup");
+    const [client, peer] = [`http://127.0.0.1:${await freePort()}`, `http://127.0.0.1:${await freePort()}`];
+    const args = [
+      ...["--data-dir", path.join(folder.path, "data"), "--listen-client-urls", client],
+      ...["--advertise-client-urls", client, "--listen-peer-urls", peer],
+      ...["--initial-advertise-peer-urls", peer, "--initial-cluster", `default=${peer}`],
+    ];
+    // What nohup does: the signal is ignored from before the program starts, and all three streams lead elsewhere.
+    const words = ["trap '' HUP; exec \"$@\"", "sh", path.join(ourBin, "etcd"), ...args];
+    const child = spawn("sh", ["-c", ...words], { stdio: "ignore" });
+    try {
+      const isHealthy = async () => (await httpGet(`${client}/health`)).includes('"health":"true"');
+      await until("the server is healthy", () => child.exitCode === null && isHealthy());
+      child.kill("SIGHUP");
+      // Both wait for it; a hangup that ended it would come first, as the lower number.
+      child.kill("SIGTERM");
+      expect(await once(child, "close")).toEqual([null, "SIGTERM"]);
+    } finally {
+      if (child.exitCode === null && child.signalCode === null) child.kill("SIGKILL");
+    }
+  });
+});

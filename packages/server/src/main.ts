@@ -3,11 +3,13 @@
  * and etcd's exit codes. The only file that touches `process`.
  *
  * Exit codes: 0 stopped or removed from the cluster; 1 refused configuration or failed start; 2 command line that
- * cannot be understood; 143 and 130 after SIGTERM and SIGINT, which are raised again once everything is closed.
+ * cannot be understood; 143 and 130 after SIGTERM and SIGINT, which are raised again once everything is closed. A
+ * hangup ends only what stands on a terminal.
  */
 import { execFile } from "node:child_process";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { networkInterfaces } from "node:os";
+import { isatty } from "node:tty";
 import {
   adoptDefaultHost,
   buildConfig,
@@ -195,6 +197,14 @@ function notifyInitDaemon(logger: Logger): void {
 
 const signalNames = { SIGTERM: "terminated", SIGINT: "interrupt" } as const;
 
+/**
+ * Node takes back what the parent had set for its child, so a server under `nohup` would end with the terminal that it
+ * was started from. `nohup` leaves no terminal on any of the three; whoever has none outlives a hangup.
+ */
+function outliveHangup(): void {
+  if (![0, 1, 2].some((fd) => isatty(fd))) process.on("SIGHUP", () => {});
+}
+
 /** `etcd gateway ...`: serves until the process is ended by a signal, or ends it with a code. */
 async function runGatewayCommand(argv: readonly string[]): Promise<void> {
   const { runGateway, systemGatewayNames } = await import("./proxy/index.ts");
@@ -212,6 +222,7 @@ async function runGatewayCommand(argv: readonly string[]): Promise<void> {
 }
 
 async function run(argv: readonly string[]): Promise<void> {
+  outliveHangup();
   if (argv[1] === "gateway") return runGatewayCommand(argv);
   const { settings, logger } = configure(argv);
   const host = adoptDefaultHost(settings, ownAddress);
