@@ -403,7 +403,8 @@ export const scenarios = [
       "role grant-permission a read k e --from-key",
       "role grant-permission a read --prefix --from-key k",
       "role grant-permission a read --prefix --from-key ''",
-      "role grant-permission a read '' e --prefix",
+      // Well-formed, so both wait for a server, and without a limit.
+      { run: "role grant-permission a read '' e --prefix", timeoutMs: 8000 },
       "role grant-permission a read k --prefix --from-key e",
       "role grant-permission a RedWrite k",
       "role revoke-permission",

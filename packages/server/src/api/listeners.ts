@@ -216,8 +216,15 @@ export class BoundListeners {
 
   #gateway(services: readonly ServiceRegistration[], server: EtcdServer): HttpHandler {
     const { clock, onFatal } = this.#deps;
-    const messageBytesMax = this.#config.maxRequestBytes + GRPC_OVERHEAD_BYTES;
-    return createGateway({ services, hooks: this.#hooks(server), clock, messageBytesMax, onFatal });
+    const { maxRequestBytes, maxConcurrentStreams } = this.#config;
+    return createGateway({
+      services,
+      hooks: this.#hooks(server),
+      clock,
+      messageBytesMax: maxRequestBytes + GRPC_OVERHEAD_BYTES,
+      concurrentStreamsMax: maxConcurrentStreams,
+      onFatal,
+    });
   }
 
   #hooks(server: EtcdServer): CallHooks {

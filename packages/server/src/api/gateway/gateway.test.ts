@@ -1,4 +1,4 @@
-import { createServer, request as httpRequest } from "node:http";
+import { type ClientRequest, createServer, request as httpRequest } from "node:http";
 import type { AddressInfo } from "node:net";
 import {
   Code,
@@ -54,6 +54,7 @@ const gateway = createGateway({
   hooks: {},
   clock: systemClock,
   messageBytesMax: 1000,
+  concurrentStreamsMax: 2,
   onFatal: () => {},
 });
 const server = createServer(gateway);
@@ -181,6 +182,31 @@ describe("the gateway", () => {
     expect(seen).toEqual({ token: "t.1", accept: "*/*" });
     await post("/v3/kv/range", "{}", { headers: { "Grpc-Metadata-Token": "t.2", accept: "text/html" } });
     expect(seen).toEqual({ token: "t.2", accept: "text/html" });
+  });
+
+  it("serves so many calls at once, and the next one when one of them has ended", async () => {
+    const { port } = server.address() as AddressInfo;
+    const open = () =>
+      new Promise<ClientRequest>((resolve, reject) => {
+        const call = httpRequest({ host: "127.0.0.1", port, path: "/v3/watch", method: "POST" }, (response) => {
+          response.on("error", () => {});
+          response.once("data", () => resolve(call));
+        });
+        call.on("error", reject);
+        call.write('{"create_request":{"key":"YQ=="}}');
+      });
+    const one = await open();
+    const two = await open();
+    let isAnswered = false;
+    const third = post("/v3/kv/put", '{"key":"YQ==","value":"YmJi"}').finally(() => {
+      isAnswered = true;
+    });
+    // Its own connection shows that whatever was under way has arrived.
+    await expect(post("/v3/nowhere", "{}")).resolves.toMatchObject({ status: 404 });
+    expect(isAnswered).toBe(false);
+    one.destroy();
+    await expect(third).resolves.toMatchObject({ status: 200 });
+    two.destroy();
   });
 
   it("sends a stream as one object a line", async () => {

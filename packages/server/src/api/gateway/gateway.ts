@@ -8,7 +8,7 @@ import type { TLSSocket } from "node:tls";
 import { Code, type Codec, type Init } from "@etcd-ts/client/wire";
 import type { Clock } from "../../lib/clock.ts";
 import { JsonError, parseJson } from "../../lib/json.ts";
-import { deferred } from "../../lib/wait.ts";
+import { deferred, Slots } from "../../lib/wait.ts";
 import {
   type CallContext,
   type CallHooks,
@@ -38,6 +38,8 @@ export interface GatewayOptions {
   readonly clock: Clock;
   /** Limit of a request message, as on the gRPC side. */
   readonly messageBytesMax: number;
+  /** Calls at once; others wait. etcd's gateway has one connection to its server, and that so many streams. */
+  readonly concurrentStreamsMax: number;
   readonly onFatal: (error: unknown) => void;
 }
 
@@ -210,9 +212,12 @@ export function createGateway(options: GatewayOptions): HttpHandler {
     else if (count === 0 && method.kind !== "bidi") yield parse(method, "{}", call);
   }
 
-  async function unary(route: Route, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { method } = route;
-    const call = new GatewayCall(method, request, response);
+  async function unary(
+    { method, handler }: Route,
+    call: GatewayCall,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
     let isAdmitted = false;
     let text: string;
     try {
@@ -224,7 +229,7 @@ export function createGateway(options: GatewayOptions): HttpHandler {
       options.hooks.admit?.(call);
       isAdmitted = true;
       options.hooks.started?.(call);
-      const answer = await (route.handler as UnaryHandler<MethodDescriptor>)(message as never, call);
+      const answer = await (handler as UnaryHandler<MethodDescriptor>)(message as never, call);
       text = toJson(method.response, decoded(method.response, answer));
       options.hooks.ended?.(call, undefined);
     } catch (error) {
@@ -242,9 +247,12 @@ export function createGateway(options: GatewayOptions): HttpHandler {
     answer(response, 200, headers, text);
   }
 
-  async function stream(route: Route, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { method } = route;
-    const call = new GatewayCall(method, request, response);
+  async function stream(
+    { method, handler }: Route,
+    call: GatewayCall,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
     const writeHead = (status: number) => {
       if (response.headersSent) return;
       response.writeHead(status, {
@@ -282,7 +290,7 @@ export function createGateway(options: GatewayOptions): HttpHandler {
       options.hooks.admit?.(call);
       isAdmitted = true;
       options.hooks.started?.(call);
-      await (route.handler as StreamHandler<MethodDescriptor>)(
+      await (handler as StreamHandler<MethodDescriptor>)(
         messages(method, request, call) as AsyncIterable<never>,
         out,
         call,
@@ -308,13 +316,29 @@ export function createGateway(options: GatewayOptions): HttpHandler {
     }
   }
 
+  const slots = new Slots(options.concurrentStreamsMax);
+
+  async function serve(route: Route, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const call = new GatewayCall(route.method, request, response);
+    try {
+      await slots.enter(call.signal);
+    } catch {
+      // Whoever asked has hung up.
+      return;
+    }
+    try {
+      await (route.method.kind === "unary" ? unary : stream)(route, call, request, response);
+    } finally {
+      slots.leave();
+    }
+  }
+
   return (request, response) => {
     const { pathname } = new URL(request.url ?? "/", "http://localhost");
     const route = routes.get(pathname.replace(/^\/v3beta\//, "/v3/"));
     if (!route) return httpError(response, 404, "Not Found");
     if (request.method !== "POST") return httpError(response, 405, "Method Not Allowed");
-    const serving = route.method.kind === "unary" ? unary : stream;
-    serving(route, request, response).catch((error: unknown) => {
+    serve(route, request, response).catch((error: unknown) => {
       // Writing the answer failed: there is nobody left to tell.
       if (!response.destroyed) response.destroy(error as Error);
     });
