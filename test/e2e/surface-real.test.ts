@@ -243,7 +243,7 @@ function shown(path: string, { status, headers, body }: Answer): string {
 
 /** Families that have no meaning here; docs/monitoring.md says why. */
 const ABSENT =
-  /^(?:go_|etcd_grpc_proxy_|etcd_debugging_store_|etcd_debugging_disk_backend_commit_)|^(?:etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds|etcd_disk_defrag_inflight|etcd_disk_wal_write_duration_seconds|etcd_mvcc_db_open_read_transactions|etcd_server_go_version|etcd_server_heartbeat_send_failures_total|etcd_server_learner_promote_failures|etcd_server_learner_promote_successes|etcd_server_snapshot_apply_in_progress_total|process_network_receive_bytes_total|process_network_transmit_bytes_total)$/;
+  /^(?:go_|etcd_grpc_proxy_|etcd_debugging_store_|etcd_debugging_disk_backend_commit_)|^(?:etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds|etcd_disk_defrag_inflight|etcd_disk_wal_write_duration_seconds|etcd_mvcc_db_open_read_transactions|etcd_server_go_version|process_network_receive_bytes_total|process_network_transmit_bytes_total)$/;
 
 interface MetricFamily {
   readonly type: string;
