@@ -25,12 +25,6 @@ export const WAITING_PROPOSAL_BYTES_MAX = 256 * 1024 * 1024;
 export const BLOCKING_SAVE_CALLERS_MAX = 16;
 export const BLOCKING_SAVE_QUIET_MS = 100;
 
-/**
- * With more callers than this, a lone member gathers proposals while its disk works, and a little longer: half of the callers
- * make a group. With fewer, each way to the disk counts. Our own.
- */
-export const GATHERING_CALLERS_MIN = 64;
-
 /** Peer messages that may wait for the loop; above it they are dropped, which raft is made for. */
 export const WAITING_MESSAGES_MAX = 4096;
 

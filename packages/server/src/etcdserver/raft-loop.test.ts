@@ -29,7 +29,7 @@ function setUp(options: { manualDisk?: boolean } = {}) {
     logger: silentLogger,
     random: new SeededRandom(1),
   });
-  const state = { isManual: options.manualDisk ?? false, leader: 0n, groupSize: 0 };
+  const state = { isManual: options.manualDisk ?? false, leader: 0n, callers: 0 };
   const saves: { readonly entries: string[]; readonly hardState: HardState | undefined; readonly done: Deferred }[] =
     [];
   const applied: string[] = [];
@@ -64,7 +64,7 @@ function setUp(options: { manualDisk?: boolean } = {}) {
     memberId: 1n,
     tickMs: 100,
     isIdle: () => false,
-    groupSize: () => state.groupSize,
+    callersToGather: () => state.callers,
     isAwaited: (suffix) => suffix !== 13,
     handOver: (suffix) => suffix !== 13,
     dropped: (suffix) => void dropped.push(suffix),
@@ -181,7 +181,7 @@ describe("RaftLoop", () => {
     const set = setUp();
     await elect(set);
     set.state.isManual = true;
-    set.state.groupSize = 3;
+    set.state.callers = 100;
     const before = set.saves.length;
     const groups = () =>
       set.saves

@@ -28,6 +28,7 @@ import {
   type Ready,
   type ReadState,
 } from "../raft/index.ts";
+import { Gathering } from "./gathering.ts";
 import { WAITING_MESSAGES_MAX } from "./limits.ts";
 import type { Transport } from "./transport.ts";
 
@@ -73,15 +74,12 @@ export interface RaftLoopDeps {
   dropped(suffix: number, error: Error): void;
   /** Whether this member has nothing to do but what waits for the disk. */
   isIdle(): boolean;
-  /** How many proposals would make a group worth a sync of its own; 0: each should get to the disk at once. */
-  groupSize(): number;
+  /** How many callers wait, when it is worth while to let them share a sync; 0: each should get to the disk at once. */
+  callersToGather(): number;
   readStates(states: readonly ReadState[]): void;
   /** The leader changed; 0 when there is none now. */
   leaderChanged(leaderId: bigint): void;
 }
-
-/** A group is waited for during so many turns of the event loop at most. */
-const TURNS_HELD_MAX = 3;
 
 interface Append {
   readonly entries: readonly Entry[];
@@ -101,8 +99,9 @@ export class RaftLoop {
   #calls: ((node: RawNode) => void)[] = [];
   /** Of finished saves and applies; never dropped. */
   #responses: Message[] = [];
-  /** Turns of the event loop in which proposals were held back. */
-  #turnsHeld = 0;
+  readonly #gathering = new Gathering();
+  /** Proposals wait in this round of the pump. */
+  #isGathering = false;
   #hasTick = false;
   #lastTickMs: number;
   #leaderId = 0n;
@@ -233,18 +232,15 @@ export class RaftLoop {
       this.#reads.length > 0 ||
       this.#calls.length > 0 ||
       this.#hasTick ||
-      (this.#proposals.length > 0 && this.#leaderId !== 0n && !this.#areHeldBack())
+      (this.#proposals.length > 0 && this.#leaderId !== 0n && !this.#isGathering)
     );
   }
 
-  /**
-   * Under load the processor is what is short, and not the disk: answers and requests that travel together cost less. So
-   * proposals wait while a save is under way, and then a little for each other.
-   */
-  #areHeldBack(): boolean {
-    const size = this.#deps.groupSize();
-    if (size === 0) return false;
-    return this.#isSaving() || (this.#proposals.length < size && this.#turnsHeld < TURNS_HELD_MAX);
+  /** Whether proposals wait for those that come with them: while a save is under way, and then for a moment. */
+  #goesOnGathering(): boolean {
+    const callers = this.#deps.callersToGather();
+    if (callers === 0) return false;
+    return this.#isSaving() || this.#gathering.goesOn(this.#proposals.length, callers, this.#deps.clock.monotonicMs());
   }
 
   #isSaving(): boolean {
@@ -255,6 +251,7 @@ export class RaftLoop {
   #pump(): void {
     if (this.#isPumping || this.#state !== "running") return;
     this.#isPumping = true;
+    this.#isGathering = this.#goesOnGathering();
     try {
       for (;;) {
         this.#takeInputs();
@@ -266,11 +263,8 @@ export class RaftLoop {
     } finally {
       this.#isPumping = false;
     }
-    // Who is held back behind a save is looked at again when it is done.
-    if (this.#proposals.length > 0 && this.#leaderId !== 0n && !this.#isSaving() && this.#areHeldBack()) {
-      this.#turnsHeld++;
-      this.#wake();
-    }
+    // Those behind a save are looked at again when it is done.
+    if (this.#isGathering && this.#proposals.length > 0 && this.#leaderId !== 0n && !this.#isSaving()) this.#wake();
   }
 
   #takeInputs(): void {
@@ -290,9 +284,9 @@ export class RaftLoop {
     }
     for (const context of take(this.#reads)) this.#node.readIndex(context);
     // What came before in this turn may have cost the leader: then they wait for the next one rather than be refused.
-    if (this.#proposals.length > 0 && this.#leaderId !== 0n && this.#node.lead !== 0n && !this.#areHeldBack()) {
+    if (this.#proposals.length > 0 && this.#leaderId !== 0n && this.#node.lead !== 0n && !this.#isGathering) {
       this.#proposalBytes = 0;
-      this.#turnsHeld = 0;
+      this.#gathering.took(this.#proposals.length);
       this.#stepProposals(take(this.#proposals));
     }
   }
@@ -357,20 +351,25 @@ export class RaftLoop {
     } else {
       saving = disk.save(hardState, entries, entries.length > 0 && this.#deps.isIdle());
     }
+    const failed = (error: unknown) => {
+      this.#appends = [];
+      this.#saved?.resolve();
+      this.#finish(error);
+    };
+    if (entries.length === 0 && message.responses.length === 0 && !this.#behindSnapshot) {
+      // A commit alone: nobody is to hear of it.
+      saving.catch(failed);
+      return;
+    }
     const append: Append = { entries, snapshot, responses: message.responses, isSaved: false };
     this.#appends.push(append);
-    saving.then(
-      () => {
-        if (this.#behindSnapshot === saving) this.#behindSnapshot = undefined;
-        append.isSaved = true;
-        this.#finishAppends();
-      },
-      (error) => {
-        this.#appends = [];
-        this.#saved?.resolve();
-        this.#finish(error);
-      },
-    );
+    const startMs = this.#deps.clock.monotonicMs();
+    saving.then(() => {
+      if (entries.length > 0) this.#gathering.saved(this.#deps.clock.monotonicMs() - startMs);
+      if (this.#behindSnapshot === saving) this.#behindSnapshot = undefined;
+      append.isSaved = true;
+      this.#finishAppends();
+    }, failed);
   }
 
   #finishAppends(): void {

@@ -160,7 +160,6 @@ import {
   BLOCKING_SAVE_QUIET_MS,
   CLUSTER_VERSION_CHECK_MS,
   EXPIRED_LEASE_SCAN_MS,
-  GATHERING_CALLERS_MIN,
   HEALTHY_PERIOD_MS,
   LEARNER_READY_PORTION,
   LEASE_REVOKES_IN_FLIGHT_MAX,
@@ -431,7 +430,7 @@ export class Server implements EtcdServer, TransportSink {
       handOver: (suffix) => this.#pending.handOver(suffix) || this.#pendingChanges.has(suffix),
       dropped: (suffix, error) => this.#reject(suffix, error),
       isIdle: () => this.#isIdle(),
-      groupSize: () => this.#groupSize(),
+      callersToGather: () => this.#callersToGather(),
       readStates: (states) => this.#readIndex.receive(states),
       leaderChanged: (leaderId) => this.#leaderChanged(leaderId),
     });
@@ -926,9 +925,8 @@ export class Server implements EtcdServer, TransportSink {
   }
 
   /** A leader of others sends while its own disk works, which holding back would spoil. */
-  #groupSize(): number {
-    const callers = this.#pending.size;
-    return callers >= GATHERING_CALLERS_MIN && this.#isLone() ? callers >>> 1 : 0;
+  #callersToGather(): number {
+    return this.#isLone() ? this.#pending.size : 0;
   }
 
   #reads(): void {
