@@ -18,13 +18,14 @@ import {
   Entry,
   EntryType,
   type HardState,
-  type Snapshot,
+  type Snapshot as RaftSnapshot,
 } from "../pb/raftpb.ts";
 import { emptyConfState, MemoryStorage } from "../raft/index.ts";
 import {
   type Backend,
   createWal,
   openWal,
+  type OpenedWal,
   readConsistentIndex,
   type SnapObserver,
   SnapStore,
@@ -88,9 +89,10 @@ export async function bootstrap(deps: BootstrapDeps): Promise<Bootstrapped> {
     await wal.close();
   }
 
+  const newest = isNew ? undefined : await openAtNewestSnapshot(deps, snaps);
   const snapshot = isNew
     ? undefined
-    : await snaps.loadNewestAvailable(await readWalError(validSnapshots(walDir, deps)));
+    : (newest?.snapshot ?? (await snaps.loadNewestAvailable(await readWalError(validSnapshots(walDir, deps)))));
   let { index: consistentIndex } = readConsistentIndex(backend);
   const snapshotIndex = snapshot?.metadata.index ?? 0;
   if (snapshot) {
@@ -103,6 +105,7 @@ export async function bootstrap(deps: BootstrapDeps): Promise<Bootstrapped> {
       try {
         await deps.adoptDatabase(snaps, snapshotIndex);
       } catch (error) {
+        await newest?.opened.wal.close();
         const reason = error instanceof Error ? error.message : String(error);
         throw new BootstrapError(`failed to recover v3 backend from snapshot: ${reason}`, { cause: error });
       }
@@ -119,7 +122,7 @@ export async function bootstrap(deps: BootstrapDeps): Promise<Bootstrapped> {
   }
 
   const start = { index: snapshotIndex, term: snapshot?.metadata.term ?? 0 };
-  const opened = await readWalError(openWal(walDir, start, deps.walOptions));
+  const opened = newest?.opened ?? (await readWalError(openWal(walDir, start, deps.walOptions)));
   try {
     const { nodeId, clusterId } = Metadata.decode(opened.metadata);
     const cluster = new Cluster(clusterOptions);
@@ -176,6 +179,27 @@ export async function bootstrap(deps: BootstrapDeps): Promise<Bootstrapped> {
     await opened.wal.close();
     throw error;
   }
+}
+
+/**
+ * The usual start: the newest `.snap` file is one that the log vouches for, so only the log behind it has to be read.
+ * `undefined` when that is not so, or something is damaged: then all of the log says which snapshots may be used.
+ */
+async function openAtNewestSnapshot(
+  { walDir, walOptions }: BootstrapDeps,
+  snaps: SnapStore,
+): Promise<{ readonly snapshot: RaftSnapshot; readonly opened: OpenedWal } | undefined> {
+  const snapshot = await snaps.newest();
+  if (!snapshot) return undefined;
+  const { index, term } = snapshot.metadata;
+  try {
+    const opened = await openWal(walDir, { index, term }, walOptions);
+    if (opened.hardState.commit >= index) return { snapshot, opened };
+    await opened.wal.close();
+  } catch (error) {
+    if (!(error instanceof WalError)) throw error;
+  }
+  return undefined;
 }
 
 /** Damage of the log, in etcd's words. */
@@ -272,7 +296,7 @@ async function standAlone(
   from: {
     readonly hardState: HardState;
     readonly entries: Entry[];
-    readonly snapshot: Snapshot | undefined;
+    readonly snapshot: RaftSnapshot | undefined;
     readonly nodeId: bigint;
     readonly clusterId: bigint;
     readonly consistentIndex: number;

@@ -1044,6 +1044,9 @@ export class Server implements EtcdServer, TransportSink {
 
   async range(request: RangeRequest, ctx: RequestContext): Promise<RangeResponse> {
     const caller = await this.#beforeRange(request, ctx);
+    for (let wait = this.#store.waitToCount(request); wait; wait = this.#store.waitToCount(request)) {
+      await orAborted(wait, ctx.signal);
+    }
     this.#checkRange(caller, request);
     const start = this.#clock.monotonicMs();
     const response = this.#store.range(request);
@@ -1081,6 +1084,8 @@ export class Server implements EtcdServer, TransportSink {
     startMs: number,
   ): EncodedRange | Promise<EncodedRange> {
     this.#checkRange(caller, request);
+    const counted = this.#store.waitToCount(request);
+    if (counted) return orAborted(counted, ctx.signal).then(() => this.#rangeEncodedFor(caller, request, ctx, startMs));
     const agreedMs = this.#clock.monotonicMs();
     const answer = this.#store.rangeEncodedAtOnce(request);
     if (!answer) return this.#list(caller, request, ctx, { startMs, agreedMs });

@@ -20,6 +20,8 @@ function memoryTable(): BackendTxn {
       for (const key of [...rows.keys()].sort()) visit(Buffer.from(key, "latin1"), rows.get(key) as Uint8Array);
     },
     first: () => undefined,
+    count: () => rows.size,
+    ahead: () => ({ key: undefined, count: 0 }),
     put: (_table, key, value) => void rows.set(keyString(key), value),
     reserve: () => {
       throw new Error("leases are put whole");

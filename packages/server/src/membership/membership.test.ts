@@ -53,6 +53,8 @@ class MapTxn implements BackendTxn {
   };
   delete = (table: string, key: Uint8Array) => void this.rows.delete(this.#id(table, key));
   first = () => undefined;
+  count = (table: string) => [...this.rows.keys()].filter((id) => id.startsWith(`${table}/`)).length;
+  ahead = () => ({ key: undefined, count: 0 });
   scan = (table: string, _options: ScanOptions, visit: ScanVisitor) => {
     for (const [id, value] of [...this.rows].sort()) {
       if (id.startsWith(`${table}/`)) visit(utf8Bytes(id.substring(table.length + 1)), value);

@@ -16,28 +16,28 @@
  * change, as far as that is being kept: `track` begins it, and only then are listings interested. Pairs that are there are
  * those of now, and of every revision from `changedAt` on.
  *
- * Nothing is stored: after a start the blocks are made by a scan over row keys in slices, and until that has passed the
- * end of a range it is walked. Writes keep them up.
+ * Nothing is stored: after a start the blocks are made in slices of a walk in native code, which takes a second for some ten
+ * million keys. Who needs a count meanwhile waits for it, or has the range walked if it cannot wait. Writes keep them up.
  */
 import { assert, verifyAll } from "../lib/assert.ts";
 import { type KeyString, keyBytes, keyString } from "../lib/bytes.ts";
 import { yieldToEventLoop } from "../lib/wait.ts";
-import { type BackendReader, isLongLiveKey, liveKey, SHORT_KEY_BYTES_MAX } from "../storage/index.ts";
+import { type BackendReader, isLongLiveKey, liveGroupEnd, liveKey, SHORT_KEY_BYTES_MAX } from "../storage/index.ts";
 import { countLive } from "./key-index.ts";
-import { isEmptyRange, type KeyRange, keyAfter } from "./key-range.ts";
+import { isEmptyRange, type KeyRange } from "./key-range.ts";
 import type { BlockPairs, PairCache } from "./pair-cache.ts";
 
 /** Keys of a block when it is made. */
 export const COUNT_BLOCK_KEYS = 256;
 
 /** A block is cut into blocks of that size when it has this many times as many keys: each cut has to sort what is buffered. */
-const CUT_AT_BLOCKS = 4;
+export const CUT_AT_BLOCKS = 4;
 
 /** Blocks of a group; it is cut in two at twice as many. */
 export const COUNT_GROUP_BLOCKS = 512;
 
-/** Row keys that one slice of the first scan reads. */
-const SCAN_SLICE_KEYS = 2048;
+/** Blocks that one slice of the first scan makes. */
+const SCAN_SLICE_BLOCKS = 8;
 
 interface Group {
   /** Ascending; block i holds the row keys from `fences[i]` to the next fence. Never empty. */
@@ -91,6 +91,7 @@ export class Counts {
   /** Row keys from here on are not counted yet; `undefined` when all are. */
   #scannedTo: KeyString | undefined = FIRST;
   #building: Promise<void> = Promise.resolve();
+  #isBuilding = false;
   readonly #blockKeys: number;
   readonly #groupBlocks: number;
   readonly #cache: PairCache | undefined;
@@ -179,12 +180,21 @@ export class Counts {
 
   /** Counts what is there, in the background. Writes may go on; ranges are walked as far as it has not come. */
   start(reader: BackendReader, signal: AbortSignal): void {
-    this.#building = this.#build(reader, signal);
+    this.#isBuilding = true;
+    this.#building = this.#build(reader, signal).finally(() => {
+      this.#isBuilding = false;
+    });
   }
 
   /** Resolves when the background scan has ended, by completion or by its signal. Rejects as it failed. */
   stopped(): Promise<void> {
     return this.#building;
+  }
+
+  /** Resolves when ranges can be counted by blocks; `undefined`: they can. Must be asked again then. */
+  waitFor(range: KeyRange): Promise<void> | undefined {
+    if (!this.#isBuilding || this.#scannedTo === undefined || range.isSingle) return undefined;
+    return range.end && keyString(range.end) <= this.#scannedTo ? undefined : this.#building;
   }
 
   /** All living keys; `undefined` while that is not known yet. */
@@ -194,39 +204,55 @@ export class Counts {
 
   async #build(reader: BackendReader, signal: AbortSignal): Promise<void> {
     await yieldToEventLoop();
-    let start: Uint8Array | undefined;
     while (this.#scannedTo !== undefined && !signal.aborted) {
-      let last: Uint8Array | undefined;
-      let seen = 0;
-      reader.scan("live", { start, limit: SCAN_SLICE_KEYS, keysOnly: true }, (rowKey) => {
-        this.#append(rowKey);
-        last = rowKey;
-        seen++;
-      });
-      if (last) start = keyAfter(last);
-      this.#scannedTo = last && seen === SCAN_SLICE_KEYS ? keyString(start as Uint8Array) : undefined;
+      for (let i = 0; i < SCAN_SLICE_BLOCKS && this.#scannedTo !== undefined; i++)
+        this.#append(reader, this.#scannedTo);
       await yieldToEventLoop();
     }
   }
 
-  /** The next row of the scan, behind all that are counted. */
-  #append(rowKey: Uint8Array): void {
+  /** The next block of the scan, behind all that are counted. */
+  #append(reader: BackendReader, from: KeyString): void {
+    const start = keyBytes(from);
+    const ahead = reader.ahead("live", start, this.#blockKeys);
+    let end = this.#shortKeyFrom(reader, ahead.key);
+    let count = end === ahead.key ? ahead.count : reader.count("live", { start, end });
+    if (count > 2 * this.#blockKeys) {
+      // Many that are not in the file yet, or long ones: a short key in between has to be looked for.
+      let seen = 0;
+      reader.scan("live", { start, end, keysOnly: true }, (rowKey) => {
+        if (seen >= this.#blockKeys && !isLongLiveKey(rowKey)) {
+          end = rowKey;
+          return false;
+        }
+        seen++;
+        return true;
+      });
+      count = seen;
+    }
     let group = this.#groups.at(-1) as Group;
-    const block = group.counts.length - 1;
-    if ((group.counts[block] as number) < this.#blockKeys || isLongLiveKey(rowKey)) {
-      group.counts[block] = (group.counts[block] as number) + 1;
-      group.sum++;
-      return;
+    if (from === FIRST) {
+      group.counts[0] = count;
+      group.sum = count;
+    } else {
+      if (group.counts.length >= this.#groupBlocks) {
+        group = newGroup([], []);
+        this.#groups.push(group);
+      }
+      group.fences.push(from);
+      group.counts.push(count);
+      group.pairs.push(undefined);
+      group.changedAt.push(0);
+      group.sum += count;
     }
-    if (group.counts.length >= this.#groupBlocks) {
-      group = newGroup([], []);
-      this.#groups.push(group);
-    }
-    group.fences.push(keyString(rowKey));
-    group.counts.push(1);
-    group.pairs.push(undefined);
-    group.changedAt.push(0);
-    group.sum++;
+    this.#scannedTo = end && keyString(end);
+  }
+
+  /** The first short row key at or behind this one. */
+  #shortKeyFrom(reader: BackendReader, rowKey: Uint8Array | undefined): Uint8Array | undefined {
+    let key = rowKey;
+    while (key && isLongLiveKey(key)) key = reader.first("live", { start: liveGroupEnd(key), keysOnly: true })?.key;
+    return key;
   }
 
   #find(key: KeyString): Position {

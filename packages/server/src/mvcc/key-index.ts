@@ -112,13 +112,10 @@ export function countLive(reader: BackendReader, range: KeyRange): number {
   if (range.isSingle) return reader.has("live", liveKey(range.start)) ? 1 : 0;
   if (isEmptyRange(range)) return 0;
   const { start, end } = range;
-  let count = 0;
   if (start.length <= SHORT_KEY_BYTES_MAX && (end === undefined || end.length <= SHORT_KEY_BYTES_MAX)) {
-    reader.scan("live", { start, end, keysOnly: true }, () => {
-      count++;
-    });
-    return count;
+    return reader.count("live", { start, end });
   }
+  let count = 0;
   walkLive(reader, range, () => {
     count++;
   });

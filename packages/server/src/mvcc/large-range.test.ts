@@ -1,6 +1,7 @@
 // Answers that are too large to be held are read again while they are sent: the bytes must be the same.
 import { PutRequest, RangeRequest, SortOrder, SortTarget } from "@etcd-ts/client/wire";
 import { expect, it } from "vitest";
+import { yieldToEventLoop } from "../lib/wait.ts";
 import { EncodedKeyValues } from "./range-body.ts";
 import { runRange } from "./range.ts";
 import { ANSWER_BYTES_MAX, ANSWER_PART_BYTES } from "./limits.ts";
@@ -28,7 +29,7 @@ function whole(harness: Harness, request: RangeRequest) {
 }
 
 it("a large range gives the same bytes in parts, at its own revision, whatever is written meanwhile", async () => {
-  await using harness = await Harness.open();
+  await using harness = await Harness.open({ heldAnswersBytesMax: 0 });
   // Many small ones, then few large ones: parts must neither grow nor shrink without bound.
   putMany(harness, 300, (i) => (i < 200 ? 100 : 60_000));
   const { store } = harness;
@@ -94,7 +95,7 @@ async function readBesideCompaction(harness: Harness, request: RangeRequest, bet
 }
 
 it("a compaction takes nothing from an answer that is being sent, now or of an older revision", async () => {
-  await using harness = await Harness.open();
+  await using harness = await Harness.open({ heldAnswersBytesMax: 0 });
   putMany(harness, 100, () => 60_000);
   const { currentRevision } = harness.store;
   expect(await readBesideCompaction(harness, RangeRequest.create(ALL), () => {})).toBe(true);
@@ -110,7 +111,7 @@ it("a compaction takes nothing from an answer that is being sent, now or of an o
 });
 
 it("an answer that takes too long goes on from the store, and fails once a compaction was quicker", async () => {
-  await using harness = await Harness.open({ longRangeHeldMs: 60_000 });
+  await using harness = await Harness.open({ longRangeHeldMs: 60_000, heldAnswersBytesMax: 0 });
   putMany(harness, 100, () => 60_000);
   const { store } = harness;
   const { rest } = await store.list(RangeRequest.create(ALL), undefined);
@@ -122,7 +123,7 @@ it("an answer that takes too long goes on from the store, and fails once a compa
 });
 
 it("an answer that is not wanted any more lets go of its snapshot", async () => {
-  await using harness = await Harness.open();
+  await using harness = await Harness.open({ heldAnswersBytesMax: 0 });
   putMany(harness, 100, () => 60_000);
   const opened: BackendSnapshot[] = [];
   const open = harness.backend.openSnapshot.bind(harness.backend);
@@ -145,4 +146,41 @@ it("an answer that is not wanted any more lets go of its snapshot", async () => 
   const { rest } = await harness.store.list(RangeRequest.create(ALL), undefined);
   for (const _part of (rest as LargeRange).pieces()) break;
   expect([opened.length, closed]).toEqual([2, 2]);
+});
+
+it("an answer that may be held is read once and needs no snapshot, and counts until it has been sent", async () => {
+  await using harness = await Harness.open({ heldAnswersBytesMax: 3_000_000 });
+  putMany(harness, 100, () => 60_000);
+  const { store, backend } = harness;
+  while (store.stats.keys === undefined) await yieldToEventLoop();
+  const request = RangeRequest.create(ALL);
+  const expected = whole(harness, request);
+  let snapshots = 0;
+  const open = backend.openSnapshot.bind(backend);
+  backend.openSnapshot = () => {
+    snapshots++;
+    return open();
+  };
+  const abort = new AbortController();
+  const first = await store.list(request, abort.signal);
+  expect([first.rest?.byteLength, first.pieces, snapshots]).toEqual([expected.bytes.length, [], 0]);
+  // There is no room for a second one, so it is measured, and pins what it will read.
+  const second = await store.list(request, undefined);
+  expect(snapshots).toBe(1);
+  put(harness, "k00050", Buffer.alloc(10));
+  harness.write((tx) => store.compact(tx, store.currentRevision));
+  for (const { rest } of [first, second]) {
+    const parts = [...(rest as LargeRange).pieces()].map((some) => Buffer.concat(some));
+    expect(Buffer.concat(parts).equals(expected.bytes)).toBe(true);
+    expect(Math.max(...parts.map((part) => part.length))).toBeLessThan(2 * ANSWER_PART_BYTES);
+  }
+  // The first has been sent; another that is given up leaves room as well.
+  for (const how of ["sent", "aborted"]) {
+    const third = await store.list(request, abort.signal);
+    expect(snapshots).toBe(1);
+    if (how === "sent") for (const _part of (third.rest as LargeRange).pieces()) break;
+    else abort.abort();
+  }
+  await store.list(request, undefined);
+  expect(snapshots).toBe(1);
 });

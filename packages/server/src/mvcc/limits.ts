@@ -15,6 +15,12 @@ export const COMPACTION_HASHES_MAX = 10;
 /** Bytes of an answer to a range that are held; one of more is read again, a part at a time, as it is sent. Ours. */
 export const ANSWER_BYTES_MAX = 4 * 1024 * 1024;
 
+/**
+ * Bytes beyond that which all answers that are being sent may hold together. A list that fits in is read once, and needs no
+ * snapshot; one that does not is measured first. Ours.
+ */
+export const HELD_ANSWERS_BYTES_MAX = 64 * 1024 * 1024;
+
 /** A part ends with the pair that makes it so large, in bytes, or so many, in pairs. Ours. */
 export const ANSWER_PART_BYTES = 256 * 1024;
 export const ANSWER_PART_KEYS = 1000;

@@ -122,6 +122,73 @@ export class HeldSnapshot {
   }
 }
 
+/** Bytes of an answer that is held as it is sent, as far as they count against what all such answers may hold. */
+export class HeldBytes {
+  readonly #reserve: (bytes: number) => boolean;
+  #bytes = 0;
+  #isBeingSent = false;
+
+  /** `reserve` says whether so many more may be held; it is also told when there are fewer. */
+  constructor(reserve: (bytes: number) => boolean) {
+    this.#reserve = reserve;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** False: there is no room for so many. */
+  growTo(bytes: number): boolean {
+    if (bytes <= this.#bytes) return true;
+    if (!this.#reserve(bytes - this.#bytes)) return false;
+    this.#bytes = bytes;
+    return true;
+  }
+
+  /** The pieces in parts; they count until the last one has been taken or the signal is aborted. */
+  whileSent(pieces: readonly Uint8Array[], signal: AbortSignal | undefined): () => Iterable<readonly Uint8Array[]> {
+    this.#isBeingSent = true;
+    const release = (): void => {
+      signal?.removeEventListener("abort", release);
+      this.#isBeingSent = false;
+      this.releaseUnlessSent();
+    };
+    if (signal?.aborted) release();
+    else signal?.addEventListener("abort", release, { once: true });
+    return function* () {
+      try {
+        yield* grouped(pieces);
+      } finally {
+        release();
+      }
+    };
+  }
+
+  releaseUnlessSent(): void {
+    if (this.#isBeingSent || this.#bytes === 0) return;
+    this.#reserve(-this.#bytes);
+    this.#bytes = 0;
+  }
+}
+
+/** Pieces, cut where they are too long, in groups of about the size of a part. */
+function* grouped(pieces: readonly Uint8Array[]): Generator<readonly Uint8Array[]> {
+  let group: Uint8Array[] = [];
+  let bytes = 0;
+  for (const piece of pieces) {
+    for (let at = 0; at < piece.length; at += ANSWER_PART_BYTES) {
+      const some = piece.subarray(at, at + ANSWER_PART_BYTES);
+      group.push(some);
+      bytes += some.length;
+      if (bytes < ANSWER_PART_BYTES) continue;
+      yield group;
+      group = [];
+      bytes = 0;
+    }
+  }
+  if (group.length > 0) yield group;
+}
+
 /**
  * A measured answer in parts of bounded size, at `revision`. `view` is asked for each part; once it gives a view that does
  * not pin the revision, a compaction may be quicker than the reader: then this throws Compacted.

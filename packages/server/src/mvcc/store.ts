@@ -1,7 +1,7 @@
 /**
  * The store: every change of every key, numbered by revision. It promises etcd's semantics of range, put, delete,
- * transaction, compaction and hash, on rows that are etcd's own; that nothing of the keyspace is held in memory; and that
- * opening costs the same whatever it holds.
+ * transaction, compaction and hash, on rows that are etcd's own; that of the keyspace no more is held in memory than some
+ * fences, and pairs of recent listings up to a bound; and that opening costs the same whatever it holds.
  *
  *   apply --- put, deleteRange, txn, deleteKeys, compact ---> WriteTxn ---> backend (key, live, past, leased)
  *        \--- endWrite, when the backend's write has returned ------------> watchers
@@ -42,7 +42,7 @@ import {
 } from "../storage/index.ts";
 import { Slots, yieldToEventLoop } from "../lib/wait.ts";
 import { removeCompacted } from "./compaction.ts";
-import { COUNT_BLOCK_KEYS, Counts } from "./counts.ts";
+import { COUNT_BLOCK_KEYS, Counts, CUT_AT_BLOCKS } from "./counts.ts";
 import { hashAll, hashKeyTable } from "./hash.ts";
 import { countLive } from "./key-index.ts";
 import { isEmptyRange, type KeyRange, keyRange } from "./key-range.ts";
@@ -51,6 +51,7 @@ import {
   COMPACTION_BATCH_ROWS,
   COMPACTION_HASHES_MAX,
   COUNT_SLICE_KEYS,
+  HELD_ANSWERS_BYTES_MAX,
   LIMITED_LIST_KEYS_MAX,
   LIST_AT_ONCE_KEYS,
   LIST_ATTEMPTS_MAX,
@@ -64,7 +65,7 @@ import {
   PAIR_CACHE_IDLE_MS,
 } from "./limits.ts";
 import { listAt, type ListSource } from "./listing.ts";
-import { addSlice, HeldSnapshot, inParts, sliceKeysMax } from "./long-range.ts";
+import { addSlice, HeldBytes, HeldSnapshot, inParts, sliceKeysMax } from "./long-range.ts";
 import {
   countOn,
   isInStoreOrder,
@@ -141,6 +142,8 @@ export class MvccStore implements RangeView {
   readonly #lists = new Slots(LISTS_MAX);
   /** Snapshots of answers that are being sent. */
   readonly #held = new Set<HeldSnapshot>();
+  /** Bytes of lists that are being made or sent, those of ordinary length left out. */
+  #heldBytes = 0;
   #stats = { ranges: 0, puts: 0, deletes: 0, txns: 0, putBytes: 0, compactedRows: 0, lastCompactionMs: 0 };
 
   /** Reads where history stands, rebuilds an index that is missing, and takes up a compaction that was interrupted. */
@@ -168,6 +171,7 @@ export class MvccStore implements RangeView {
       longRangeHeldMs: LONG_RANGE_HELD_MS,
       countBlockKeys: COUNT_BLOCK_KEYS,
       listSliceKeys: LIST_SLICE_KEYS,
+      heldAnswersBytesMax: HELD_ANSWERS_BYTES_MAX,
       ...options.limits,
     };
     this.#counts = new Counts({ blockKeys: this.#limits.countBlockKeys }, this.#pairs);
@@ -403,7 +407,8 @@ export class MvccStore implements RangeView {
       {
         keysMax: limit,
         // Of the blocks at both ends more may be read than is wanted.
-        readKeysMax: bounds.keysMax + 2 * this.#limits.countBlockKeys,
+        readKeysMax:
+          bounds.keysMax + (limit < Number.POSITIVE_INFINITY ? 2 * CUT_AT_BLOCKS * this.#limits.countBlockKeys : 0),
         readBytesMax: bounds.bytesMax,
         addedBytesMax: ANSWER_BYTES_MAX,
       },
@@ -431,33 +436,57 @@ export class MvccStore implements RangeView {
       const revision = this.#currentRevision;
       const counts = this.#counts;
       const count = this.countLive(range);
-      const sink = new EncodedKeyValues(ANSWER_BYTES_MAX);
-      let keys = 0;
-      let next: Uint8Array | undefined = range.start;
-      while (next && keys < limit) {
-        if (counts !== this.#counts || this.#compactRevision > revision) break;
-        const source = this.#blocksAt(revision);
-        if (!source) return undefined;
-        const bounds = {
-          keysMax: limit - keys,
-          readKeysMax: this.#limits.listSliceKeys,
-          readBytesMax: LIST_SLICE_BYTES,
-          addedBytesMax: ANSWER_BYTES_MAX,
+      const sink = new EncodedKeyValues();
+      const held = new HeldBytes((bytes) => this.#mayHold(bytes));
+      try {
+        let keys = 0;
+        let next: Uint8Array | undefined = range.start;
+        while (next && keys < limit) {
+          if (counts !== this.#counts || this.#compactRevision > revision) break;
+          const source = this.#blocksAt(revision);
+          if (!source) return undefined;
+          const bounds = {
+            keysMax: limit - keys,
+            readKeysMax: this.#limits.listSliceKeys,
+            readBytesMax: LIST_SLICE_BYTES,
+            addedBytesMax: ANSWER_BYTES_MAX,
+          };
+          const part: ListProgress = listAt(source, { ...range, start: next }, bounds, sink);
+          keys += part.keys;
+          next = part.next;
+          // What will certainly not fit is not begun.
+          const expectedBytes = (sink.addedBytes / Math.max(1, keys)) * Math.min(count, limit);
+          if (expectedBytes > ANSWER_BYTES_MAX + 2 * this.#limits.heldAnswersBytesMax) return undefined;
+          if (!held.growTo(sink.addedBytes - ANSWER_BYTES_MAX)) return undefined;
+          await yieldToEventLoop();
+          signal?.throwIfAborted();
+        }
+        if (next && keys < limit) continue;
+        assert(keys === Math.min(count, limit), "a listing found other keys than were counted when it began");
+        this.#stats.ranges++;
+        const result = { more: count > keys, count };
+        const byteLength = sink.byteLength(result);
+        const pieces = sink.finish(result);
+        if (held.bytes === 0) return { pieces, pairs: keys, ...result, revision };
+        return {
+          pieces: [],
+          pairs: keys,
+          ...result,
+          rest: { byteLength, pieces: held.whileSent(pieces, signal) },
+          revision,
         };
-        const part: ListProgress = listAt(source, { ...range, start: next }, bounds, sink);
-        keys += part.keys;
-        next = part.next;
-        if (sink.isTooLarge) return undefined;
-        await yieldToEventLoop();
-        signal?.throwIfAborted();
+      } finally {
+        held.releaseUnlessSent();
       }
-      if (next && keys < limit) continue;
-      assert(keys === Math.min(count, limit), "a listing found other keys than were counted when it began");
-      this.#stats.ranges++;
-      const result = { more: count > keys, count };
-      return { pieces: sink.finish(result), pairs: keys, ...result, revision };
     }
     return undefined;
+  }
+
+  /** Whether so many more bytes may be held; negative: fewer are. */
+  #mayHold(bytes: number): boolean {
+    if (bytes > 0 && this.#heldBytes + bytes > this.#limits.heldAnswersBytesMax) return false;
+    this.#heldBytes += bytes;
+    return true;
   }
 
   /**
@@ -556,6 +585,15 @@ export class MvccStore implements RangeView {
 
   nowMs(): number {
     return this.#clock.monotonicMs();
+  }
+
+  /**
+   * For a moment after a start the keys are still being counted. Resolves when that is done, `undefined` when a request need
+   * not wait for it. Must be asked again then.
+   */
+  waitToCount(request: RangeRequest): Promise<void> | undefined {
+    if ((!request.countOnly && request.limit <= 0) || request.revision > 0) return undefined;
+    return this.#counts.waitFor(keyRange(request.key, request.rangeEnd));
   }
 
   countLive(range: KeyRange): number {

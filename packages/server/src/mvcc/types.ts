@@ -31,6 +31,8 @@ export interface MvccLimits {
   readonly longRangeHeldMs: number;
   /** Keys of a counted block when it is made. */
   readonly countBlockKeys: number;
+  /** Bytes that all answers of more than ANSWER_BYTES_MAX hold together while they are sent. */
+  readonly heldAnswersBytesMax: number;
   /** Pairs that a slice of a listing reads. */
   readonly listSliceKeys: number;
 }

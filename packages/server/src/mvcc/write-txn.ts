@@ -13,7 +13,7 @@ import type {
   RangeResponse,
 } from "@etcd-ts/client/wire";
 import { EtcdError } from "@etcd-ts/client/wire";
-import { copyBytes, EMPTY_BYTES } from "../lib/bytes.ts";
+import { EMPTY_BYTES } from "../lib/bytes.ts";
 import {
   type BackendTxn,
   decodeLiveRow,
@@ -42,12 +42,17 @@ import { loadLive, type RangeView, runRange } from "./range.ts";
 import { DecodedKeyValues } from "./range-body.ts";
 import { revisionHeader } from "./response-header.ts";
 import type { LeaseAttacher } from "./types.ts";
+import { framePut } from "./watch/event.ts";
 
 /** One change, as watchers are told of it. */
 export interface Change {
   readonly isDelete: boolean;
+  /** The user key; the caller's, so good until the write has been told. */
+  readonly key: Uint8Array;
   /** The stored row: a whole KeyValue, or for a deletion the key alone. In memory of its own. */
   readonly stored: Uint8Array;
+  /** Of a put: see framePut. */
+  readonly framed: Uint8Array | undefined;
 }
 
 const NO_CHANGES: readonly Change[] = [];
@@ -147,8 +152,8 @@ export class WriteTxn implements RangeView {
     writeRevisionKey(place.bytes, main, sub, place.keyAt);
     writeKeyValue(place.bytes, place.valueAt, fields);
     if (this.#context.isWatched) {
-      const stored = copyBytes(place.bytes.subarray(place.valueAt, place.valueAt + bytes));
-      this.#tell({ isDelete: false, stored });
+      const framed = framePut(place.bytes, place.valueAt, bytes);
+      this.#tell({ isDelete: false, key, stored: framed.subarray(framed.length - bytes), framed });
     }
     const rowKey = liveKey(key);
     if (bytes > INLINE_KEY_VALUE_BYTES_MAX) putLiveRow(tx, rowKey, { main, sub, createRevision, version, lease });
@@ -201,6 +206,6 @@ export class WriteTxn implements RangeView {
     tx.put("past", pastKey(key, main, sub), EMPTY_BYTES);
     if (row.lease !== 0n) tx.delete("leased", leasedKey(row.lease, rowKey));
     this.#context.counts.removed(rowKey, main);
-    if (this.#context.isWatched) this.#tell({ isDelete: true, stored });
+    if (this.#context.isWatched) this.#tell({ isDelete: true, key, stored, framed: undefined });
   }
 }

@@ -1,33 +1,42 @@
 /** Maintenance: this member's own state, and the image of its store. */
 import { createHash } from "node:crypto";
-import { Maintenance } from "@etcd-ts/client/wire";
+import { Maintenance, SnapshotResponse } from "@etcd-ts/client/wire";
 import { humanBytes } from "../../lib/go-format.ts";
-import { type ServiceRegistration, serve } from "../../rpc/index.ts";
+import { EncodedMessage, type ServiceRegistration, serve } from "../../rpc/index.ts";
 import { type ApiDeps, callerOf } from "./context.ts";
 import type { ServingState } from "./health.ts";
 
 /** Pieces of a snapshot stream; what etcd sends. */
 const SNAPSHOT_PIECE_BYTES = 32 * 1024;
 
+/** `blob` of a SnapshotResponse. */
+const BLOB_TAG = 0x1a;
+
+/** A SnapshotResponse around bytes that are not copied. */
+function pieceOf(remainingBytes: number, blob: Uint8Array): EncodedMessage {
+  const start = SnapshotResponse.encode({ remainingBytes });
+  const head = Buffer.allocUnsafe(start.length + 6);
+  head.set(start);
+  let at = start.length;
+  head[at++] = BLOB_TAG;
+  let length = blob.length;
+  for (; length >= 0x80; length >>>= 7) head[at++] = (length & 0x7f) | 0x80;
+  head[at++] = length;
+  return new EncodedMessage([head.subarray(0, at), blob]);
+}
+
 /** The same bytes in pieces of equal size, the last one smaller. */
-async function* inPieces(chunks: AsyncIterable<Uint8Array>, size: number): AsyncGenerator<Uint8Array> {
-  let rest: Uint8Array[] = [];
-  let restLength = 0;
+async function* inPieces(chunks: AsyncIterable<Uint8Array>, size: number): AsyncGenerator<readonly Uint8Array[]> {
+  let rest: Uint8Array = new Uint8Array(0);
   for await (const chunk of chunks) {
+    const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
+    const pieces: Uint8Array[] = [];
     let at = 0;
-    while (restLength + chunk.length - at >= size) {
-      const taken = chunk.subarray(at, at + size - restLength);
-      at += taken.length;
-      yield restLength === 0 ? taken : Buffer.concat([...rest, taken], size);
-      rest = [];
-      restLength = 0;
-    }
-    if (at < chunk.length) {
-      rest.push(chunk.subarray(at));
-      restLength += chunk.length - at;
-    }
+    for (; bytes.length - at >= size; at += size) pieces.push(bytes.subarray(at, at + size));
+    rest = bytes.subarray(at);
+    yield pieces;
   }
-  if (restLength > 0) yield Buffer.concat(rest, restLength);
+  if (rest.length > 0) yield [rest];
 }
 
 export function maintenanceService({ server, logger, limits }: ApiDeps, serving: ServingState): ServiceRegistration {
@@ -69,10 +78,12 @@ export function maintenanceService({ server, logger, limits }: ApiDeps, serving:
           logger.info("sending database snapshot to client", { "total-bytes": totalBytes, size });
           const hash = createHash("sha256");
           let sentBytes = 0;
-          for await (const blob of inPieces(snapshot.chunks(), SNAPSHOT_PIECE_BYTES)) {
-            hash.update(blob);
-            sentBytes += blob.length;
-            if (!out.write({ remainingBytes: totalBytes - sentBytes, blob })) await out.drained();
+          for await (const blobs of inPieces(snapshot.chunks(), SNAPSHOT_PIECE_BYTES)) {
+            for (const blob of blobs) {
+              hash.update(blob);
+              sentBytes += blob.length;
+              if (!out.write(pieceOf(totalBytes - sentBytes, blob))) await out.drained();
+            }
           }
           const blob = hash.digest();
           logger.info("sending database sha256 checksum to client", {

@@ -71,11 +71,9 @@ class FakeStream {
 }
 
 function event(key: string, value = "", modRevision = 5) {
-  const bytes = Event.encode({
-    type: EventType.Put,
-    kv: { key: Buffer.from(key), value: Buffer.from(value), modRevision },
-  });
-  return { ...Event.decode(bytes), bytes };
+  const one = { type: EventType.Put, kv: { key: Buffer.from(key), value: Buffer.from(value), modRevision } };
+  const bytes = Event.encode(one);
+  return { ...Event.decode(bytes), bytes, framed: WatchResponse.encode({ events: [one] }) };
 }
 
 function setup({ messageBytesMax = 1 << 20, isSlow = false } = {}) {

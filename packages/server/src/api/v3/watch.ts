@@ -37,55 +37,45 @@ const PROGRESS_INTERVAL_MIN_MS = 100;
 /** Answers that all watch streams together send in one turn of the event loop, and events of one that count as much. */
 const ANSWERS_PER_TURN = 256;
 const EVENTS_PER_UNIT = 8;
-/** `events` of a WatchResponse: field 11, length-delimited. */
-const EVENTS_TAG = 0x5a;
-
 type Sink = ResponseSink<Partial<WatchResponse>>;
 
 /** What a refused create says as it is; anything else is told as a lack of permission. */
 const watchRefusals: ReadonlySet<string> = new Set(["InvalidAuthToken", "AuthOldRevision", "UserEmpty"]);
 
 interface WatcherFlags {
+  /** Field `watch_id` of its answers. */
+  readonly idBytes: Uint8Array;
   /** Wants progress notes; true while no event was sent since the last tick. */
   isQuiet: boolean;
   readonly wantsProgress: boolean;
   readonly fragment: boolean;
 }
 
-function varintLength(value: number): number {
-  let length = 1;
-  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 128)) length++;
-  return length;
-}
+const FRAGMENT_BYTES = WatchResponse.encode({ fragment: true });
 
-function writeVarint(target: Buffer, at: number, value: number): number {
-  let position = at;
-  let rest = value;
-  for (; rest >= 0x80; rest = Math.floor(rest / 128)) target[position++] = (rest & 0x7f) | 0x80;
-  target[position++] = rest;
-  return position;
-}
+/** Field `header` of answers: encoded once for all that are of one revision, whatever stream they are for. */
+class Headers {
+  readonly #server: EtcdServer;
+  #term = -1;
+  #revision = -1;
+  #bytes: Uint8Array = new Uint8Array(0);
 
-function encodedLength(event: { readonly bytes: Uint8Array }): number {
-  return 1 + varintLength(event.bytes.length) + event.bytes.length;
-}
-
-/** A response around events whose bytes are there already. */
-function responseOf(head: Partial<WatchResponse>, events: readonly { readonly bytes: Uint8Array }[]): EncodedMessage {
-  const start = WatchResponse.encode(head);
-  let length = start.length;
-  for (const event of events) length += encodedLength(event);
-  const bytes = Buffer.allocUnsafe(length);
-  bytes.set(start, 0);
-  let at = start.length;
-  for (const { bytes: event } of events) {
-    bytes[at++] = EVENTS_TAG;
-    at = writeVarint(bytes, at, event.length);
-    bytes.set(event, at);
-    at += event.length;
+  constructor(server: EtcdServer) {
+    this.#server = server;
   }
-  return new EncodedMessage([bytes]);
+
+  at(revision: number): Uint8Array {
+    const header = this.#server.header();
+    if (revision !== this.#revision || header.raftTerm !== this.#term) {
+      this.#revision = revision;
+      this.#term = header.raftTerm;
+      this.#bytes = WatchResponse.encode({ header: { ...header, revision } });
+    }
+    return this.#bytes;
+  }
 }
+
+const framedOf = (events: WatchDelivery["events"]): Uint8Array[] => events.map(({ framed }) => framed);
 
 /** Single key: undefined. "\0" as the end: everything from the key on, which the store is told by an empty end. */
 function storeRangeEnd(rangeEnd: Uint8Array): Uint8Array | undefined {
@@ -103,10 +93,12 @@ class WatchSession {
   #wake = deferred();
   #ticker: Timer | undefined;
   readonly #turns: Turns;
+  readonly #headers: Headers;
 
-  constructor(deps: ApiDeps, turns: Turns, out: Sink, call: CallContext) {
+  constructor(deps: ApiDeps, shared: { turns: Turns; headers: Headers }, out: Sink, call: CallContext) {
     this.#deps = deps;
-    this.#turns = turns;
+    this.#turns = shared.turns;
+    this.#headers = shared.headers;
     this.#out = out;
     this.#caller = callerOf(call);
     this.#signal = call.signal;
@@ -195,6 +187,7 @@ class WatchSession {
       return this.#refused((error as Error).message);
     }
     this.#flags.set(watchId, {
+      idBytes: WatchResponse.encode({ watchId }),
       wantsProgress: request.progressNotify,
       isQuiet: true,
       fragment: request.fragment,
@@ -218,40 +211,39 @@ class WatchSession {
 
   #deliver(delivery: WatchDelivery): boolean {
     const { watchId, revision, compactRevision, events } = delivery;
-    const header = this.#header(revision);
     if (compactRevision !== 0) {
       this.#flags.delete(watchId);
-      return this.#out.write({ header, watchId, canceled: true, compactRevision });
+      return this.#out.write({ header: this.#header(revision), watchId, canceled: true, compactRevision });
     }
-    if (events.length === 0) return this.#out.write({ header, watchId });
+    if (events.length === 0) return this.#out.write({ header: this.#header(revision), watchId });
     const flags = this.#flags.get(watchId);
     if (flags) flags.isQuiet = false;
-    return flags?.fragment
-      ? this.#writeFragments(header, delivery)
-      : this.#out.write(responseOf({ header, watchId }, events));
+    const header = this.#headers.at(revision);
+    const idBytes = flags ? flags.idBytes : WatchResponse.encode({ watchId });
+    // Everything is there already, and shared with others: it is only put in a row.
+    const whole = new EncodedMessage([header, idBytes, ...framedOf(events)]);
+    return flags?.fragment ? this.#writeFragments(whole, [header, idBytes], events) : this.#out.write(whole);
   }
 
   /** Parts below the limit, all but the last marked; one event that is larger goes as it is. */
-  #writeFragments(header: ResponseHeader, { watchId, events }: WatchDelivery): boolean {
+  #writeFragments(whole: EncodedMessage, head: readonly Uint8Array[], events: WatchDelivery["events"]): boolean {
     const limit = this.#deps.limits.messageBytesMax;
-    const headLength = WatchResponse.encode({ header, watchId, fragment: true }).length;
-    const whole = responseOf({ header, watchId }, events);
     if (whole.byteLength < limit || events.length < 2) return this.#out.write(whole);
+    const marked = [...head, FRAGMENT_BYTES];
+    const headLength = marked.reduce((sum, piece) => sum + piece.length, 0);
     let isRoom = true;
     let from = 0;
     while (from < events.length) {
       let to = from;
       let length = headLength;
       while (to < events.length) {
-        const next = encodedLength(events[to] as { readonly bytes: Uint8Array });
+        const next = (events[to] as WatchDelivery["events"][number]).framed.length;
         if (to > from && length + next >= limit) break;
         length += next;
         to++;
       }
-      const fragment = to < events.length;
-      isRoom = this.#out.write(
-        responseOf({ header, watchId, ...(fragment ? { fragment } : {}) }, events.slice(from, to)),
-      );
+      const pieces = framedOf(events.slice(from, to));
+      isRoom = this.#out.write(new EncodedMessage([...(to < events.length ? marked : head), ...pieces]));
       from = to;
     }
     return isRoom;
@@ -289,9 +281,9 @@ export function watchService(deps: ApiDeps): ServiceRegistration {
       "min-watch-progress-notify-interval": "100ms",
     });
   }
-  const turns = new Turns(ANSWERS_PER_TURN);
+  const shared = { turns: new Turns(ANSWERS_PER_TURN), headers: new Headers(deps.server) };
   return serve(Watch, {
-    watch: (requests, out, call) => new WatchSession(deps, turns, out, call).run(requests),
+    watch: (requests, out, call) => new WatchSession(deps, shared, out, call).run(requests),
   });
 }
 

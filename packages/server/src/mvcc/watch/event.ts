@@ -6,6 +6,8 @@ import { type Event, EventType, type KeyValue } from "@etcd-ts/client/wire";
 import { EMPTY_BYTES } from "../../lib/bytes.ts";
 import { encodeKeyValue, keyOfKeyValue, readKeyValue, varintLength, writeVarint } from "../../storage/index.ts";
 
+/** `events` of a WatchResponse. */
+const TAG_EVENTS = 0x5a;
 const TAG_TYPE = 0x08;
 const TAG_KV = 0x12;
 const TAG_PREV_KV = 0x1a;
@@ -18,6 +20,23 @@ export interface WatchEventInit {
   readonly stored: Uint8Array;
   /** The row that was there before, for watchers that asked for it. */
   readonly prevStored?: Uint8Array | undefined;
+  /** What {@link framePut} made of `stored`, where it is there already. */
+  readonly framed?: Uint8Array | undefined;
+}
+
+/**
+ * The event of a put as a field of a WatchResponse, in memory of its own: made of the row at `at` in one copy. The row is
+ * its last `length` bytes.
+ */
+export function framePut(source: Uint8Array, at: number, length: number): Uint8Array {
+  const eventBytes = 1 + varintLength(length) + length;
+  const framed = Buffer.allocUnsafe(1 + varintLength(eventBytes) + eventBytes);
+  framed[0] = TAG_EVENTS;
+  let to = writeVarint(framed, 1, eventBytes);
+  framed[to++] = TAG_KV;
+  to = writeVarint(framed, to, length);
+  framed.set(source.subarray(at, at + length), to);
+  return framed;
 }
 
 /** Fits {@link Event}, so that `Event.encode` takes it too. */
@@ -25,10 +44,12 @@ export class WatchEvent implements Event {
   readonly #init: WatchEventInit;
   #kv: KeyValue | undefined;
   #prevKv: KeyValue | undefined;
+  #framed: Uint8Array | undefined;
   #bytes: Uint8Array | undefined;
 
   constructor(init: WatchEventInit) {
     this.#init = init;
+    if (!init.prevStored) this.#framed = init.framed;
   }
 
   get type(): EventType {
@@ -69,9 +90,20 @@ export class WatchEvent implements Event {
     return this.#init.stored.length + (this.#init.prevStored?.length ?? 0) + 16;
   }
 
-  /** The encoded mvccpb.Event, for all watchers the same memory; must not be changed. */
+  /** The event as a field of a WatchResponse, for all watchers the same memory; must not be changed. */
+  get framed(): Uint8Array {
+    this.#framed ??= this.#encode();
+    return this.#framed;
+  }
+
+  /** The encoded mvccpb.Event: the same without tag and length. */
   get bytes(): Uint8Array {
-    this.#bytes ??= this.#encode();
+    if (!this.#bytes) {
+      const { framed } = this;
+      let at = 1;
+      while ((framed[at] as number) >= 0x80) at++;
+      this.#bytes = framed.subarray(at + 1);
+    }
     return this.#bytes;
   }
 
@@ -80,8 +112,10 @@ export class WatchEvent implements Event {
     const kv = isDelete ? encodeKeyValue(this.kv) : stored;
     const kvBytes = 1 + varintLength(kv.length) + kv.length;
     const prevBytes = prevStored ? 1 + varintLength(prevStored.length) + prevStored.length : 0;
-    const into = Buffer.allocUnsafe((isDelete ? 2 : 0) + kvBytes + prevBytes);
-    let at = 0;
+    const eventBytes = (isDelete ? 2 : 0) + kvBytes + prevBytes;
+    const into = Buffer.allocUnsafe(1 + varintLength(eventBytes) + eventBytes);
+    into[0] = TAG_EVENTS;
+    let at = writeVarint(into, 1, eventBytes);
     if (isDelete) {
       into[at++] = TAG_TYPE;
       into[at++] = EventType.Delete;

@@ -66,17 +66,17 @@ class SharedEvent {
   readonly key: KeyString;
   readonly isDelete: boolean;
   readonly revision: number;
-  readonly #userKey: Uint8Array;
   readonly #stored: Uint8Array;
+  readonly #framed: Uint8Array | undefined;
   readonly #source: WatchSource;
   #plain: WatchEvent | undefined;
   #withPrev: WatchEvent | undefined;
 
   constructor(source: WatchSource, revision: number, change: Change) {
     this.#source = source;
-    this.#userKey = keyOfKeyValue(change.stored);
-    this.key = keyString(this.#userKey);
+    this.key = keyString(change.key);
     this.#stored = change.stored;
+    this.#framed = change.framed;
     this.isDelete = change.isDelete;
     this.revision = revision;
   }
@@ -84,7 +84,7 @@ class SharedEvent {
   eventFor(watcher: Watcher): WatchEvent {
     const { isDelete, revision } = this;
     if (!watcher.prevKv) {
-      this.#plain ??= new WatchEvent({ isDelete, revision, stored: this.#stored });
+      this.#plain ??= new WatchEvent({ isDelete, revision, stored: this.#stored, framed: this.#framed });
       return this.#plain;
     }
     this.#withPrev ??= new WatchEvent({ isDelete, revision, stored: this.#stored, prevStored: this.#previous() });
@@ -96,7 +96,7 @@ class SharedEvent {
     const before = this.revision - 1;
     if (before < this.#source.compactRevision()) return undefined;
     if (!this.isDelete && readKeyValue(this.#stored).createRevision === this.revision) return undefined;
-    return loadAt(this.#source.reader(), this.#userKey, before);
+    return loadAt(this.#source.reader(), keyOfKeyValue(this.#stored), before);
   }
 }
 
@@ -174,6 +174,10 @@ export class WatchHub {
   }
 
   #notify(revision: number, changes: readonly Change[]): void {
+    if (changes.length === 1) {
+      this.#notifyOne(new SharedEvent(this.#source, revision, changes[0] as Change));
+      return;
+    }
     const told = new Map<Watcher, WatchEvent[]>();
     for (const change of changes) {
       const shared = new SharedEvent(this.#source, revision, change);
@@ -185,13 +189,38 @@ export class WatchHub {
       });
     }
     for (const [watcher, events] of told) {
+      if (this.#give(watcher, revision, events)) watcher.position = revision + 1;
+      else this.#block(watcher, revision);
+    }
+  }
+
+  /** A revision of one change, as most are: all its watchers get the same list. */
+  #notifyOne(shared: SharedEvent): void {
+    const { revision, isDelete } = shared;
+    let plain: WatchEvent[] | undefined;
+    let blocked: Watcher[] | undefined;
+    this.#synced.match(shared.key, (watcher) => {
+      if (revision < watcher.position || !watcher.wants(isDelete)) return;
+      let events: WatchEvent[];
+      if (watcher.prevKv) events = [shared.eventFor(watcher)];
+      else {
+        plain ??= [shared.eventFor(watcher)];
+        events = plain;
+      }
       if (this.#give(watcher, revision, events)) {
         watcher.position = revision + 1;
       } else {
-        watcher.position = revision;
-        this.#move(watcher, "victim");
+        // The groups must not change while they are gone through.
+        blocked ??= [];
+        blocked.push(watcher);
       }
-    }
+    });
+    if (blocked) for (const watcher of blocked) this.#block(watcher, revision);
+  }
+
+  #block(watcher: Watcher, revision: number): void {
+    watcher.position = revision;
+    this.#move(watcher, "victim");
   }
 
   #give(watcher: Watcher, revision: number, events: readonly WatchEvent[]): boolean {
@@ -338,7 +367,8 @@ export class WatchHub {
         last = revision;
       }
       bytes += stored.length;
-      shared.push(new SharedEvent(this.#source, revision, { isDelete: isTombstoneKey(rowKey), stored }));
+      const change = { isDelete: isTombstoneKey(rowKey), key: keyOfKeyValue(stored), stored, framed: undefined };
+      shared.push(new SharedEvent(this.#source, revision, change));
       return true;
     });
     return { shared, upTo };

@@ -122,7 +122,10 @@ async function agree(steps: readonly Step[], commits: "worker" | "inline"): Prom
   const model: Model = new Map(tables.map((table) => [table, new Map()]));
   const pending: Promise<unknown>[] = [];
   const check = (reader: BackendReader, of: Model) => {
-    for (const table of tables) expect(rows(reader, table)).toEqual(modelRows(of, table));
+    for (const table of tables) {
+      expect(rows(reader, table)).toEqual(modelRows(of, table));
+      expect(reader.count(table, {})).toBe(of.get(table)?.size);
+    }
   };
   try {
     for (const step of steps) {
@@ -141,9 +144,15 @@ async function agree(steps: readonly Step[], commits: "worker" | "inline"): Prom
             }
           });
           break;
-        case "scan":
+        case "scan": {
           expect(rows(backend, step.table, step.scan)).toEqual(modelRows(model, step.table, step.scan));
+          const { key, count } = backend.ahead(step.table, step.scan.start, 2);
+          expect(count).toBe(modelRows(model, step.table, { start: step.scan.start, end: key }).length);
+          expect(backend.count(step.table, step.scan)).toBe(
+            modelRows(model, step.table, { start: step.scan.start, end: step.scan.end }).length,
+          );
           break;
+        }
         case "get": {
           const expected = model.get(step.table)?.get(keyString(step.key));
           const found = backend.get(step.table, step.key);
@@ -168,6 +177,16 @@ async function agree(steps: readonly Step[], commits: "worker" | "inline"): Prom
           const snapshot = await backend.openSnapshot();
           const frozen: Model = new Map([...model].map(([table, kept]) => [table, new Map(kept)]));
           check(snapshot, frozen);
+          for (const table of tables) {
+            for (const start of [undefined, Uint8Array.of(0x61)]) {
+              const expected = modelRows(frozen, table, { start });
+              for (let n = 0; n <= expected.length; n++) {
+                const { key, count } = snapshot.ahead(table, start, n);
+                expect(key && keyString(key)).toBe(expected[n]?.[0]);
+                expect(count).toBe(n);
+              }
+            }
+          }
           pending.push(
             backend
               .flush()

@@ -30,7 +30,16 @@ import { copyRows } from "./copy.ts";
 import { Environment, type FileSizes, type Store } from "./environment.ts";
 import { syncFolder } from "./files.ts";
 import { ChunkPool, Layer, type ReservedSpace } from "./layer.ts";
-import { firstOf, indexOf, PinnedReader, peekLayers, type ReadTransaction, scanLayers } from "./reader.ts";
+import {
+  aheadOf,
+  countLayers,
+  firstOf,
+  indexOf,
+  PinnedReader,
+  peekLayers,
+  type ReadTransaction,
+  scanLayers,
+} from "./reader.ts";
 import type {
   Backend,
   BackendOptions,
@@ -169,6 +178,8 @@ export class LmdbBackend implements Backend {
       has: (table, key) => this.has(table, key),
       scan: (table, scan, visit) => this.scan(table, scan, visit),
       first: (table, scan) => this.first(table, scan),
+      count: (table, range) => this.count(table, range),
+      ahead: (table, start, rows) => this.ahead(table, start, rows),
       put: (table, key, value) => this.#put(table, key, value),
       reserve: (table, keyBytes, valueBytes) => this.#reserve(table, keyBytes, valueBytes),
       delete: (table, key) => this.#put(table, key, undefined),
@@ -204,6 +215,16 @@ export class LmdbBackend implements Backend {
 
   first(table: Table, options: Omit<ScanOptions, "limit">) {
     return firstOf(this, table, options);
+  }
+
+  count(table: Table, { start, end }: Pick<ScanOptions, "start" | "end">): number {
+    const index = indexOf(table);
+    return countLayers(this.#layers, this.#stores[index] as Store, index, { start, end });
+  }
+
+  ahead(table: Table, start: Uint8Array | undefined, rows: number): { key: Uint8Array | undefined; count: number } {
+    const index = indexOf(table);
+    return aheadOf(this.#layers, this.#stores[index] as Store, index, start, rows);
   }
 
   // Writing.
@@ -685,7 +706,7 @@ export async function openBackend(options: BackendOptions): Promise<Backend> {
     const committer =
       options.commits === "inline"
         ? new InlineCommitter(environment, () => options.clock.monotonicMs())
-        : await WorkerCommitter.start(settings);
+        : WorkerCommitter.begin(settings);
     return new LmdbBackend(options, environment, committer);
   } catch (error) {
     await environment.close();

@@ -73,6 +73,13 @@ export class WorkerCommitter implements Committer {
     this.#worker.once("exit", () => this.#fail(new Error("the backend's writer thread has ended")));
   }
 
+  /** Does not wait for the thread: what it is asked meanwhile it finds when it has started; if it cannot, that fails. */
+  static begin(settings: WorkerSettings): WorkerCommitter {
+    const committer = new WorkerCommitter(settings);
+    committer.#ready.catch(() => undefined);
+    return committer;
+  }
+
   static async start(settings: WorkerSettings): Promise<WorkerCommitter> {
     const committer = new WorkerCommitter(settings);
     await committer.#ready;

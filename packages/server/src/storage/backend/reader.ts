@@ -115,6 +115,73 @@ export function scanStore(
   }
 }
 
+interface CountingStore {
+  getKeysCount(options: object): number;
+}
+
+function countStore(
+  store: Store,
+  { start, end }: Pick<ScanOptions, "start" | "end">,
+  transaction: ReadTransaction | undefined,
+): number {
+  const low = start && start.length > 0 ? { start } : undefined;
+  return (store as unknown as CountingStore).getKeysCount({
+    ...low,
+    ...(end && { end }),
+    ...(transaction && { transaction }),
+  });
+}
+
+function keyAheadInStore(
+  store: Store,
+  start: Uint8Array | undefined,
+  rows: number,
+  transaction: ReadTransaction | undefined,
+): Uint8Array | undefined {
+  const low = start && start.length > 0 ? { start } : undefined;
+  const request = { ...low, offset: rows, limit: 1, values: false, ...(transaction && { transaction }) };
+  const found = store.getRange(request as unknown as Parameters<Store["getRange"]>[0])[Symbol.iterator]();
+  const first = found.next() as IteratorResult<unknown>;
+  found.return?.();
+  return first.done ? undefined : (first.value as Uint8Array);
+}
+
+/** `layers` from the newest to the oldest. */
+export function aheadOf(
+  layers: readonly Layer[],
+  store: Store,
+  table: number,
+  start: Uint8Array | undefined,
+  rows: number,
+): { key: Uint8Array | undefined; count: number } {
+  const key = keyAheadInStore(store, start, rows, undefined);
+  const isBuffered = layers.some((layer) => layer.has(table));
+  return { key, count: key && !isBuffered ? rows : countLayers(layers, store, table, { start, end: key }) };
+}
+
+/** `layers` from the newest to the oldest. */
+export function countLayers(
+  layers: readonly Layer[],
+  store: Store,
+  table: number,
+  range: Pick<ScanOptions, "start" | "end">,
+): number {
+  if (isEmptyRange(range)) return 0;
+  let count = countStore(store, range, undefined);
+  const seen = new Set<KeyString>();
+  for (const layer of layers) {
+    if (!layer.has(table)) continue;
+    for (const cursor = new LayerCursor(layer, table, range); !cursor.isEmpty; cursor.advance()) {
+      const key = cursor.key as KeyString;
+      if (seen.has(key)) continue;
+      seen.add(key);
+      if (layer.valueOf(table, cursor.entry)) count++;
+      if (peekStore(store, keyBytes(key), undefined)) count--;
+    }
+  }
+  return count;
+}
+
 /** The keys of a layer within a range, from the end when reversed. */
 class LayerCursor {
   readonly layer: Layer;
@@ -249,6 +316,15 @@ export class PinnedReader implements BackendReader {
 
   first(table: Table, options: Omit<ScanOptions, "limit">): Row | undefined {
     return firstOf(this, table, options);
+  }
+
+  count(table: Table, { start, end }: Pick<ScanOptions, "start" | "end">): number {
+    return isEmptyRange({ start, end }) ? 0 : countStore(this.#store(table), { start, end }, this.#transaction);
+  }
+
+  ahead(table: Table, start: Uint8Array | undefined, rows: number): { key: Uint8Array | undefined; count: number } {
+    const key = keyAheadInStore(this.#store(table), start, rows, this.#transaction);
+    return { key, count: key ? rows : this.count(table, { start }) };
   }
 
   #store(table: Table): Store {

@@ -61,6 +61,13 @@ export interface BackendReader {
   has(table: Table, key: Uint8Array): boolean;
   /** Visits the rows of a range in key order. Synchronous: nothing changes underneath, so bound it by `limit`. */
   scan(table: Table, options: ScanOptions, visit: ScanVisitor): void;
+  /** How many rows a range has: a walk in native code, for what a scan would only count. */
+  count(table: Table, range: Pick<ScanOptions, "start" | "end">): number;
+  /**
+   * A place about so many rows behind `start`: a key, the caller's to keep, and how many rows there are from `start` up to
+   * it. Buffered writes count, but do not move the place. `key` undefined: the table ends before; `count` is of the rest.
+   */
+  ahead(table: Table, start: Uint8Array | undefined, rows: number): { key: Uint8Array | undefined; count: number };
   /** The first row at or after `start` (reverse: the last row before `end`) within the range, or `undefined`. */
   first(table: Table, options: Omit<ScanOptions, "limit">): { key: Uint8Array; value: Uint8Array } | undefined;
 }

@@ -9,7 +9,7 @@ import { BoltWriter } from "./writer.ts";
 /** Rows and bytes handled before other work is let in: a few milliseconds. */
 const PIECE_ROWS_MAX = 1_000;
 const PIECE_BYTES_MAX = 1024 * 1024;
-const DEFAULT_CHUNK_BYTES = 32 * 1024;
+const DEFAULT_CHUNK_BYTES = 1024 * 1024;
 
 export interface ExportOptions {
   /** On the data disk; overwritten when present, removed by `close()`. */
@@ -160,18 +160,30 @@ class ExportedFile implements BoltExport {
     this.sizeBytes = sizeBytes;
   }
 
+  /** While the caller is busy with a chunk, the next one is read. */
   async *chunks(chunkBytes = DEFAULT_CHUNK_BYTES): AsyncIterable<Uint8Array> {
+    let next = this.#chunk(0, chunkBytes);
     for (let at = 0; at < this.sizeBytes; ) {
-      const length = Math.min(chunkBytes, this.sizeBytes - at);
-      const chunk = Buffer.allocUnsafeSlow(length);
-      for (let filled = 0; filled < length; ) {
-        const count = await this.#file.read(chunk, filled, length - filled, at + filled);
-        if (count === 0) throw new Error(`read ${this.#file.path}: the file has become shorter`);
-        filled += count;
+      const chunk = await next;
+      at += chunk.length;
+      if (at < this.sizeBytes) {
+        next = this.#chunk(at, chunkBytes);
+        // Should the caller give up, nobody waits for it.
+        next.catch(() => undefined);
       }
-      at += length;
       yield chunk;
     }
+  }
+
+  async #chunk(at: number, chunkBytes: number): Promise<Uint8Array> {
+    const length = Math.min(chunkBytes, this.sizeBytes - at);
+    const chunk = Buffer.allocUnsafeSlow(length);
+    for (let filled = 0; filled < length; ) {
+      const count = await this.#file.read(chunk, filled, length - filled, at + filled);
+      if (count === 0) throw new Error(`read ${this.#file.path}: the file has become shorter`);
+      filled += count;
+    }
+    return chunk;
   }
 
   async close(): Promise<void> {

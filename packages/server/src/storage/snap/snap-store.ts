@@ -133,6 +133,21 @@ export class SnapStore {
     return this.#load(() => true);
   }
 
+  /** The one with the newest name, `undefined` when there is none or it cannot be read. Nothing is set aside. */
+  async newest(): Promise<RaftSnapshot | undefined> {
+    const [name] = (await this.#files.list(this.dir))
+      .filter((file) => file.endsWith(".snap") && !file.startsWith(TEMPORARY_PREFIX))
+      .sort()
+      .reverse();
+    if (name === undefined) return undefined;
+    try {
+      return decodeSnapFile(await this.#files.readFile(path.join(this.dir, name)));
+    } catch (error) {
+      if (error instanceof SnapFileError) return undefined;
+      throw error;
+    }
+  }
+
   async #load(accept: (snapshot: RaftSnapshot) => boolean): Promise<RaftSnapshot | undefined> {
     for (const name of await this.#namesNewestFirst()) {
       const file = path.join(this.dir, name);

@@ -91,6 +91,25 @@ function decodeOr<T>(codec: { readonly typeName: string; decode(bytes: Uint8Arra
   }
 }
 
+/** The index of an entry whose fields come in the order in which all writers put them: type, term, index. */
+function plainEntryIndex(data: Uint8Array): number | undefined {
+  let at = 0;
+  if (data[at] === 0x08) at += 2;
+  if (data[at] === 0x10) {
+    at++;
+    while ((data[at++] as number) >= 0x80);
+  }
+  if (data[at++] !== 0x18) return undefined;
+  let index = 0;
+  for (let scale = 1; scale <= 2 ** 49; scale *= 128) {
+    const byte = data[at++];
+    if (byte === undefined) return undefined;
+    index += (byte & 0x7f) * scale;
+    if (byte < 0x80) return index <= Number.MAX_SAFE_INTEGER ? index : undefined;
+  }
+  return undefined;
+}
+
 /** Reads all records from `start` on. `tolerateTornEnd`: for those who only look, a torn end is an end. */
 async function scan(
   segments: readonly SegmentFile[],
@@ -115,6 +134,12 @@ async function scan(
     if (record === undefined) break;
     switch (record.type) {
       case RecordType.entry: {
+        // What comes before the start is not wanted: its index is all that is looked at.
+        const index = record.data && plainEntryIndex(record.data);
+        if (index !== undefined && index <= start.index) {
+          lastIndex = index;
+          break;
+        }
         const entry = decodeOr(Entry, record);
         lastIndex = entry.index;
         if (entry.index <= start.index) break;

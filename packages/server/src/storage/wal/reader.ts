@@ -116,7 +116,7 @@ export class RecordReader {
     const recordBytes = length - FRAME_HEADER_BYTES - padOf(this.#chunk.readUInt32LE(this.#at + 4));
     let record: Record;
     try {
-      record = Record.decode(frame.subarray(0, recordBytes));
+      record = plainRecord(frame, recordBytes) ?? Record.decode(frame.subarray(0, recordBytes));
     } catch (error) {
       if (this.#hasZeroSector(frame)) throw this.#torn("a record is written in part");
       throw new WalError("badRecord", `wal: cannot decode a record ${this.#where()}`, { cause: error });
@@ -161,6 +161,31 @@ export class RecordReader {
   #crcMismatch(): WalError {
     return new WalError("crcMismatch", `walpb: crc mismatch: ${this.#where()}`);
   }
+}
+
+/** A record of the shape that all writers give it: type, crc, data. `undefined`: it has to be decoded. */
+function plainRecord(frame: Uint8Array, length: number): Record | undefined {
+  const type = frame[1] as number;
+  if (length < 4 || frame[0] !== 0x08 || type >= 0x80 || frame[2] !== 0x10) return undefined;
+  let at = 3;
+  let crc = 0;
+  for (let scale = 1; ; scale *= 128) {
+    if (at === length) return undefined;
+    const byte = frame[at++] as number;
+    crc += (byte & 0x7f) * scale;
+    if (byte < 0x80) break;
+  }
+  if (crc > 0xffff_ffff) return undefined;
+  if (at === length) return { type, crc, data: undefined } as Record;
+  if (frame[at++] !== 0x1a) return undefined;
+  let bytes = 0;
+  for (let scale = 1; ; scale *= 128) {
+    if (at === length) return undefined;
+    const byte = frame[at++] as number;
+    bytes += (byte & 0x7f) * scale;
+    if (byte < 0x80) break;
+  }
+  return at + bytes === length ? ({ type, crc, data: frame.subarray(at, length) } as Record) : undefined;
 }
 
 function padOf(high: number): number {
