@@ -19,7 +19,8 @@ import os from "node:os";
 import path from "node:path";
 import { hasCode } from "./file-system.ts";
 
-const LOCK_NAME = "lock.sock";
+/** Of the socket's file. */
+export const LOCK_NAME = "lock.sock";
 /** A socket's path must fit into 104 (macOS) or 108 (Linux) bytes. */
 const SOCKET_PATH_BYTES_MAX = 100;
 const ASK_TIMEOUT_MS = 500;

@@ -104,6 +104,7 @@ export async function backupDataDir(options: BackupOptions): Promise<void> {
     await fresh.abandon();
     throw error;
   } finally {
+    await fresh.release();
     await lock.release();
   }
 }

@@ -2,12 +2,13 @@
  * A member's directory that is made where none was, by `snapshot restore` and `backup`. Everything is made in
  * `<data-dir>/member.tmp` and renamed to `member` when it is durable, so a directory either is whole or is not there. A
  * log directory of its own gets its name first; a note in the unfinished directory says so, and the next run takes that
- * leftover away.
+ * leftover away. The unfinished directory is locked, so that of two that run at a time neither takes the other's away.
  */
 import fs from "node:fs";
 import path from "node:path";
 import { utf8Bytes } from "../../lib/bytes.ts";
 import { type FileSystem, writeFully } from "../file-system.ts";
+import { type DataDirLock, LOCK_NAME, lockDataDir, refuseIfInUse } from "../lock.ts";
 
 const UNFINISHED = "member.tmp";
 /** In the unfinished directory: the path of the log directory that belongs to it. */
@@ -28,6 +29,7 @@ export class FreshMember {
   readonly #files: FileSystem;
   readonly #unfinished: string;
   readonly #isNewDir: boolean;
+  #lock: DataDirLock | undefined;
   #isNamed = false;
 
   constructor(target: FreshMemberTarget, files: FileSystem) {
@@ -44,9 +46,21 @@ export class FreshMember {
     return fs.readdirSync(dataDir).filter((name) => name !== UNFINISHED);
   }
 
-  /** Takes away what an interrupted run left: its unfinished directory, and the log directory that it had named in it. */
+  /**
+   * Takes away what an interrupted run left: its unfinished directory, and the log directory that it had named in it.
+   * Rejects with DataDirLockedError when that run is not over.
+   */
   async removeLeftovers(): Promise<void> {
     if (!fs.existsSync(this.#unfinished)) return;
+    await refuseIfInUse(this.#lockTarget);
+    await this.#removeUnfinished();
+  }
+
+  get #lockTarget() {
+    return { memberDir: this.#unfinished, walDir: this.walDir };
+  }
+
+  async #removeUnfinished(): Promise<void> {
     if (this.#target.walDir !== "") {
       let noted: string | undefined;
       try {
@@ -64,8 +78,24 @@ export class FreshMember {
 
   /** Makes the folders for the database. */
   async begin(): Promise<void> {
-    await makeDurableDirectory(this.#target.dataDir, this.#files);
-    await this.#files.makeDirectory(this.snapDir, 0o700);
+    try {
+      await makeDurableDirectory(this.#target.dataDir, this.#files);
+      await this.#files.makeDirectory(this.snapDir, 0o700);
+      this.#lock = await lockDataDir(this.#lockTarget);
+    } catch (error) {
+      this.#removeEmpty();
+      throw error;
+    }
+  }
+
+  /** What is not empty is another's. */
+  #removeEmpty(): void {
+    const made = [this.snapDir, this.#unfinished, ...(this.#isNewDir ? [this.#target.dataDir] : [])];
+    try {
+      for (const dir of made) if (fs.existsSync(dir)) fs.rmdirSync(dir);
+    } catch {
+      // It stays.
+    }
   }
 
   /** To be called before the log is made. */
@@ -91,6 +121,8 @@ export class FreshMember {
     await this.#files.syncDirectory(this.#unfinished);
     await this.#files.rename(this.#unfinished, memberDir);
     this.#isNamed = true;
+    // The socket's file has moved along; it says nothing any more.
+    fs.rmSync(path.join(memberDir, LOCK_NAME), { force: true });
     await this.#files.syncDirectory(dataDir);
     if (walDir !== "") await this.#files.remove(path.join(memberDir, NOTE));
   }
@@ -100,9 +132,15 @@ export class FreshMember {
    * name the member is whole, whatever failed behind that.
    */
   async abandon(): Promise<void> {
-    if (this.#isNamed) return;
-    await this.removeLeftovers();
+    if (this.#isNamed || !this.#lock) return;
+    await this.#removeUnfinished();
     if (this.#isNewDir) await this.#files.removeTree(this.#target.dataDir);
+  }
+
+  /** At the very end, whatever happened. */
+  async release(): Promise<void> {
+    await this.#lock?.release();
+    this.#lock = undefined;
   }
 }
 

@@ -390,6 +390,25 @@ describe("restoreSnapshot()", () => {
     expect(operations.indexOf(`syncDirectory ${dataDir}`, named)).toBeGreaterThan(named);
   });
 
+  it("refuses to work where another one is at work, and leaves that alone", async () => {
+    const folder = temporaryFolder();
+    await writeSnapshotFile(path.join(folder, "s.db"));
+    const options = restoreOptions(folder);
+    const files = plain();
+    const rename = files.rename.bind(files);
+    const refusals: unknown[] = [];
+    files.rename = async (from, to) => {
+      if (to === path.join(options.dataDir, "member")) {
+        refusals.push(await restoreSnapshot({ ...options, files: plain() }).catch((error: Error) => error.message));
+      }
+      await rename(from, to);
+    };
+    await restoreSnapshot({ ...options, files });
+    expect(refusals).toEqual([expect.stringMatching(/member\.tmp is in use by another process/)]);
+    await checkRestored(options.dataDir, undefined, "lmdb");
+    expect(fs.readdirSync(path.join(options.dataDir, "member"))).toEqual(["snap", "wal"]);
+  });
+
   it("takes the database of a stopped member of either kind", async () => {
     const folder = temporaryFolder();
     await writeSnapshotFile(path.join(folder, "s.db"));

@@ -118,6 +118,7 @@ export async function restoreSnapshot(options: RestoreOptions): Promise<Restored
     if (!isDryRun) await fresh.abandon();
     throw error;
   } finally {
+    await fresh.release();
     await snapshot.stop();
   }
 }
