@@ -157,10 +157,19 @@ export const systemFiles: FileSystem = {
   },
 };
 
-/** Writes all of the bytes, however many calls that takes. A call that writes nothing is an error. */
+/**
+ * Writes all of the bytes, however many calls that takes. A call that writes nothing is an error. Errors of the system
+ * say which file it was.
+ */
 export async function writeFully(file: OpenFile, bytes: Uint8Array, length: number, position: number): Promise<void> {
   for (let done = 0; done < length; ) {
-    const written = await file.write(bytes, done, length - done, position + done);
+    let written: number;
+    try {
+      written = await file.write(bytes, done, length - done, position + done);
+    } catch (error) {
+      if (error instanceof Error) (error as NodeJS.ErrnoException).path ??= file.path;
+      throw error;
+    }
     if (written <= 0) throw new Error(`write ${file.path}: wrote nothing`);
     done += written;
   }

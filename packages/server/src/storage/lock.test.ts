@@ -4,7 +4,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { DataDirLockedError, lockDataDir, parseProcLocks } from "./lock.ts";
+import { DataDirLockedError, lockDataDir, lockForReading, parseProcLocks } from "./lock.ts";
 
 let dir: string;
 const children: ChildProcess[] = [];
@@ -50,6 +50,28 @@ async function lockElsewhere(): Promise<ChildProcess> {
   await once(child.stdout as NodeJS.ReadableStream, "data");
   return child;
 }
+
+describe("lockForReading()", () => {
+  it("is the lock where one can be had", async () => {
+    await using _lock = await lockForReading(target());
+    await expect(lockDataDir(target())).rejects.toThrow(DataDirLockedError);
+  });
+
+  // Nothing keeps root from writing.
+  it.skipIf(process.getuid?.() === 0)("does with a look where nothing can be written", async () => {
+    fs.chmodSync(dir, 0o500);
+    try {
+      await using _lock = await lockForReading(target());
+      expect(fs.readdirSync(dir)).toEqual([]);
+      fs.chmodSync(dir, 0o700);
+      await using _writer = await lockDataDir(target());
+      fs.chmodSync(dir, 0o500);
+      await expect(lockForReading(target())).rejects.toThrow(DataDirLockedError);
+    } finally {
+      fs.chmodSync(dir, 0o700);
+    }
+  });
+});
 
 describe("lockDataDir()", () => {
   it("refuses a second holder and names the first, until the first lets go", async () => {

@@ -135,6 +135,22 @@ function askOwner(name: string): Promise<{ readonly isAlive: boolean; readonly p
   });
 }
 
+/**
+ * For tools that read the member's files and write nothing beside them: on a disk that is mounted read-only, or in a
+ * directory that is not theirs to write to, no lock can be had, and it has to do that nobody is there.
+ */
+export async function lockForReading(target: LockTarget): Promise<DataDirLock> {
+  try {
+    await fs.access(target.memberDir, fs.constants.W_OK);
+  } catch (error) {
+    if (!hasCode(error, "EROFS") && !hasCode(error, "EACCES") && !hasCode(error, "EPERM")) throw error;
+    await refuseIfInUse(target);
+    const release = async (): Promise<void> => {};
+    return { release, [Symbol.asyncDispose]: release };
+  }
+  return lockDataDir(target);
+}
+
 /** For tools that only look and leave no trace: rejects when a server of ours or a real etcd works in the directory. */
 export async function refuseIfInUse(target: LockTarget): Promise<void> {
   for (const address of await socketAddresses(target.memberDir)) {

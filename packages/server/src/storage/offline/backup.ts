@@ -15,7 +15,7 @@ import { BUCKETS } from "../backend/types.ts";
 import type { Row } from "../bolt/index.ts";
 import { type DataDirPaths, dataDirPaths } from "../data-dir.ts";
 import type { FileSystem } from "../file-system.ts";
-import { lockDataDir } from "../lock.ts";
+import { lockForReading } from "../lock.ts";
 import { decodeV2Store, encodeV2Store, type Member, memberToJson } from "../schema/index.ts";
 import { SnapStore } from "../snap/index.ts";
 import { createWal, readWal, type WalContent, type WalStart } from "../wal/index.ts";
@@ -81,7 +81,7 @@ export async function backupDataDir(options: BackupOptions): Promise<void> {
       new Error(`open ${source.snapDir}: no such file or directory`),
     );
   }
-  const lock = await step("failed to lock the data directory", () => lockDataDir(source));
+  const lock = await step("failed to lock the data directory", () => lockForReading(source));
   try {
     const { snapDir, walDir } = fresh;
     await step("failed creating backup snapshot dir", async () => {

@@ -12,7 +12,7 @@ import type { FileSizes } from "../backend/environment.ts";
 import { BoltPages, bucketPlaces, LeafWalk } from "../bolt/walk.ts";
 import { dataDirPaths } from "../data-dir.ts";
 import { LmdbFile } from "../lmdb/walk.ts";
-import { lockDataDir } from "../lock.ts";
+import { lockDataDir, lockForReading } from "../lock.ts";
 import { convert, DEFRAG_FILL, rewriteLmdb } from "./convert.ts";
 import { type Job, type JobOptions, jobOf, keepModeAndOwner } from "./job.ts";
 import { type BackendKind, backendKind, databaseFile, refuseNewerBeside, removeWorkFiles } from "./member-dir.ts";
@@ -40,7 +40,7 @@ export interface DefragResult {
 export async function defragDataDir(options: DefragOptions): Promise<DefragResult> {
   const paths = dataDirPaths(options.dataDir);
   const kind = backendKind(paths);
-  const lock = await lockDataDir(paths);
+  const lock = await (options.isDryRun ? lockForReading : lockDataDir)(paths);
   try {
     refuseNewerBeside(paths, kind);
     return await defragFile(databaseFile(paths, kind), kind, options);

@@ -2,17 +2,28 @@
 import fs from "node:fs";
 import path from "node:path";
 import type { DataDirPaths } from "../data-dir.ts";
-import type { FileSystem } from "../file-system.ts";
+import { type FileSystem, hasCode } from "../file-system.ts";
 import { metaKeys } from "./database-file.ts";
-import { NoDatabaseError, OfflineError } from "./errors.ts";
+import { NoDatabaseError, OfflineError, offlineErrorText } from "./errors.ts";
 import { openStore } from "./store.ts";
 
 export type BackendKind = "lmdb" | "bbolt";
 
+/** What cannot be looked at is not absent: that throws. */
+function isThere(file: string): boolean {
+  try {
+    fs.statSync(file);
+    return true;
+  } catch (error) {
+    if (hasCode(error, "ENOENT") || hasCode(error, "ENOTDIR")) return false;
+    throw new OfflineError(offlineErrorText(error, { call: "open", path: file }), { cause: error });
+  }
+}
+
 /** Ours, where there is one: `db` beside it is then what it was made of, or see {@link newerBeside}. */
 export function backendKind(paths: DataDirPaths): BackendKind {
-  if (fs.existsSync(paths.backendFile)) return "lmdb";
-  if (fs.existsSync(paths.boltFile)) return "bbolt";
+  if (isThere(paths.backendFile)) return "lmdb";
+  if (isThere(paths.boltFile)) return "bbolt";
   throw new NoDatabaseError(`open ${paths.boltFile}: no such file or directory`);
 }
 

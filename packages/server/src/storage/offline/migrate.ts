@@ -23,7 +23,7 @@ import { withSum } from "../backend/sums.ts";
 import { TABLES } from "../backend/types.ts";
 import { patchMeta } from "../bolt/patch.ts";
 import { type DataDirPaths, dataDirPaths } from "../data-dir.ts";
-import { lockDataDir } from "../lock.ts";
+import { lockDataDir, lockForReading } from "../lock.ts";
 import { readWal, validSnapshots } from "../wal/index.ts";
 import { convert } from "./convert.ts";
 import { OfflineError } from "./errors.ts";
@@ -177,7 +177,7 @@ export async function migrateVersion(options: MigrateVersionOptions): Promise<Ve
   const paths = dataDirPaths(options.dataDir, options.walDir);
   const kind = backendKind(paths);
   const file = databaseFile(paths, kind);
-  const lock = await lockDataDir(paths);
+  const lock = await (options.isDryRun ? lockForReading : lockDataDir)(paths);
   try {
     refuseNewerBeside(paths, kind);
     const store = openStore(file, kind);
@@ -275,7 +275,7 @@ export async function migrateEngine(options: MigrateEngineOptions): Promise<Engi
   const job = jobOf(options);
   const paths = dataDirPaths(options.dataDir, options.walDir);
   const from = backendKind(paths);
-  const lock = await lockDataDir(paths);
+  const lock = await (options.isDryRun ? lockForReading : lockDataDir)(paths);
   try {
     const identity = await identityOf(paths);
     const [old, fresh] = [databaseFile(paths, otherKind(to)), databaseFile(paths, to)];

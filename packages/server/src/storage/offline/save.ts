@@ -4,7 +4,7 @@ import path from "node:path";
 import type { Logger } from "../../lib/log.ts";
 import { dataDirPaths } from "../data-dir.ts";
 import { writeFully } from "../file-system.ts";
-import { lockDataDir } from "../lock.ts";
+import { lockForReading } from "../lock.ts";
 import { mainOfRevisionKey } from "../schema/revision.ts";
 import { convert } from "./convert.ts";
 import { OfflineError } from "./errors.ts";
@@ -43,7 +43,7 @@ export async function saveSnapshot(options: SaveOptions): Promise<Saved> {
   }
   const folder = path.dirname(path.resolve(snapshotPath));
   if (!fs.existsSync(folder)) throw new OfflineError(`open ${temporary}: no such file or directory`);
-  const lock = await lockDataDir(paths);
+  const lock = await lockForReading(paths);
   try {
     refuseNewerBeside(paths, kind);
     const store = openStore(source, kind);
