@@ -148,6 +148,15 @@ export class Counts {
     };
   }
 
+  /** Cuts the block of a key if it has grown: what a listing reads and keeps of it at a time is to be small. */
+  refine(reader: BackendReader, key: KeyString): boolean {
+    const at = this.#find(key);
+    const count = (this.#groups[at.group] as Group).counts[at.block] as number;
+    if (count < 2 * this.#blockKeys) return false;
+    this.#cut(reader, at);
+    return true;
+  }
+
   /** The pairs of the block at `start`, as they are now. Kept if there is room. */
   keep(start: KeyString, pairs: BlockPairs, nowMs: number): void {
     if (!this.#cache?.offer(pairs, nowMs)) return;

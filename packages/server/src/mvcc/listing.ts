@@ -64,7 +64,9 @@ export function listAt(source: ListSource, range: KeyRange, bounds: ListBounds, 
   for (;;) {
     if (range.end && compareBytes(start, range.end) >= 0) return { keys, next: undefined };
     if (keys >= bounds.keysMax || sink.addedBytes >= addedEnd) return { keys, next: start };
-    const block = source.counts.blockOf(keyString(start));
+    const key = keyString(start);
+    let block = source.counts.blockOf(key);
+    if (block && !block.pairs && source.counts.refine(source.reader, key)) block = source.counts.blockOf(key);
     assert(block, "a listing by blocks without tracking");
     const isKept = block.pairs !== undefined && block.changedAt <= source.revision;
     if (!isKept && (readKeys >= bounds.readKeysMax || readBytes >= bounds.readBytesMax)) return { keys, next: start };
