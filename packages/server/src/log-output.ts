@@ -325,6 +325,10 @@ export class ZapLogger implements Logger {
     this.#time = parent ? parent.#time : new FineTime(options.clock);
   }
 
+  get isInfoEnabled(): boolean {
+    return severity.info >= this.#threshold;
+  }
+
   get isDebugEnabled(): boolean {
     return this.#threshold <= severity.debug;
   }

@@ -944,6 +944,7 @@ export class Server implements EtcdServer, TransportSink {
 
   /** A slow put or transaction of a caller of this member. Its parts inside of apply are one step. */
   #traceApplied(suffix: number, { appliedAtMs, revision, response }: Applied): void {
+    if (this.#logger.isInfoEnabled === false) return;
     const waiting = this.#pending.waiting(suffix);
     if (!waiting?.request) return;
     const { startMs, request } = waiting;

@@ -42,6 +42,7 @@ function braces(fields: TraceFields): string {
 
 /** Writes the line of an operation that has just ended, if it took long. */
 export function traceIfLong({ clock, logger }: TraceDeps, traced: TracedOperation): void {
+  if (logger.isInfoEnabled === false) return;
   const endMs = clock.monotonicMs();
   const { operation, startMs, steps } = traced;
   if (endMs - startMs <= TRACE_THRESHOLD_MS) return;

@@ -13,6 +13,8 @@ export interface Logger {
   error(message: string, fields?: LogFields): void;
   /** Whether debug lines go anywhere, so that building their fields can be left out. */
   readonly isDebugEnabled: boolean;
+  /** The same of lines of information; they go somewhere unless this says false. */
+  readonly isInfoEnabled?: boolean;
   /** The same outputs, the lines marked as `name`'s. */
   named?(name: string): Logger;
 }
