@@ -130,3 +130,46 @@ async function stopped({ words, shown, interrupt, ended }: Background, member: M
   interrupt();
   return ended;
 }
+
+test.runIf(fs.statSync("/dev/full", { throwIfNoEntry: false })?.isCharacterDevice())(
+  "output that cannot be written is an error, and an error keeps its exit code",
+  async () => {
+    const shell = async (line: string): Promise<unknown> => {
+      const child = spawn("sh", ["-c", line, "sh", path.join(ourBin, "etcdctl")], { stdio: "ignore" });
+      return (await once(child, "close"))[0];
+    };
+    expect(await shell('"$1" version > /dev/full')).toBe(1);
+    expect(await shell('"$1" del a b c 2> /dev/full')).toBe(128);
+    expect(await shell('"$1" lease revoke xyz 2> /dev/full')).toBe(128);
+  },
+);
+
+test("a hangup does not end what nohup keeps", async () => {
+  using folder = temporaryFolder("etcdctl-hangup");
+  await using member = await Member.start({ dataDir: path.join(folder.path, "d") });
+  const child = spawn(
+    "nohup",
+    [path.join(ourBin, "etcdctl"), "--endpoints", member.endpoint, "watch", "k", "--rev", "1"],
+    { stdio: ["ignore", "pipe", "ignore"], env: { ...process.env, _: "/usr/bin/nohup" } },
+  );
+  let seen = "";
+  child.stdout.on("data", (chunk: Buffer) => {
+    seen += chunk.toString();
+  });
+  try {
+    await must("etcdctl", ["--endpoints", member.endpoint, "put", "k", "1"]);
+    await until("the watch has begun", () => seen.includes("1\n"));
+    child.kill("SIGHUP");
+    await must("etcdctl", ["--endpoints", member.endpoint, "put", "k", "2"]);
+    await until(
+      "the watch goes on",
+      () => {
+        if (child.signalCode !== null) throw new Error(`ended by ${child.signalCode}`);
+        return seen.includes("2\n");
+      },
+      20_000,
+    );
+  } finally {
+    child.kill("SIGKILL");
+  }
+});

@@ -272,6 +272,26 @@ describe("logging in", () => {
     expect(seen).toEqual(["token.1", "token.2", "token.2"]);
   });
 
+  it.each([
+    ["root", ""],
+    ["", "pw"],
+    ["root", undefined],
+  ])("does without when name (%j) or password (%j) is empty, and asks once", async (username, password) => {
+    const fake = await server();
+    const seen: string[] = [];
+    fake.on(Auth.methods.authenticate, () => {
+      seen.push("authenticate");
+      return { token: "t" };
+    });
+    fake.on(KV.methods.range, () => {
+      seen.push("range");
+      throw new EtcdError("UserEmpty");
+    });
+    const c = await client([fake], { username, password });
+    const error = await fails(c.kv.get("k", { timeoutMs: 60_000 }));
+    expect([error, seen]).toEqual([expect.objectContaining({ kind: "UserEmpty" }), ["range"]]);
+  });
+
   it("fetches one again and again while users and roles change, until the call's time is up", async () => {
     const fake = await server();
     let logins = 0;

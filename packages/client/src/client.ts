@@ -142,7 +142,7 @@ export class Client implements AsyncDisposable {
     if (!(error instanceof EtcdError) || attempt + 1 >= ATTEMPTS_MAX || path === Auth.methods.authenticate.path) {
       return false;
     }
-    const hasName = this.#options.username !== undefined;
+    const hasName = this.#logsIn;
     if (hasName ? !TOKEN_ERRORS.has(error.kind) : error.kind !== "AuthOldRevision") return false;
     if (attempt > 0) await sleep(pauseMs(), signal);
     if (hasName) {
@@ -152,8 +152,14 @@ export class Client implements AsyncDisposable {
     return true;
   }
 
+  /** Half a login is none, as with etcd's own client: who calls is then said by the certificate, if there is one. */
+  get #logsIn(): boolean {
+    const { username, password } = this.#options;
+    return Boolean(username) && Boolean(password);
+  }
+
   #wantsNewToken(error: unknown): boolean {
-    if (this.#options.username === undefined || !(error instanceof EtcdError)) return false;
+    if (!this.#logsIn || !(error instanceof EtcdError)) return false;
     return TOKEN_ERRORS.has(error.kind);
   }
 
@@ -291,11 +297,11 @@ export class Client implements AsyncDisposable {
 
   /** Fetches a token with the client's username and password, if it has any; concurrent callers share one login. */
   login(): Promise<void> {
-    const { username, password } = this.#options;
-    if (username === undefined || username === "") return Promise.resolve();
+    const { username = "", password = "" } = this.#options;
+    if (!this.#logsIn) return Promise.resolve();
     this.#login ??= (async () => {
       try {
-        const request = { name: username, password: password ?? "" };
+        const request = { name: username, password };
         const { token } = await this.call(Auth.methods.authenticate, request, {
           timeoutMs: dialTimeoutMs(this.#options),
         });

@@ -22,6 +22,12 @@ export function processIo(argv: readonly string[]): Io {
   };
 }
 
+/**
+ * Whether `nohup` started us, by the variable in which shells leave the path of what they start. Node takes back that a
+ * hangup is ignored, and does not say that it was.
+ */
+export const isUnderNohup = (env: Io["env"]): boolean => path.basename(env._ ?? "") === "nohup";
+
 /** Node turns argument bytes that are no UTF-8 into U+FFFD; where the system tells, the true bytes are looked up. */
 function exactArguments(argv: readonly string[]): readonly string[] {
   if (!argv.some((word) => word.includes("\ufffd"))) return argv;
@@ -48,7 +54,12 @@ function output(fd: 1 | 2): Output {
     },
     write(piece) {
       const bytes = typeof piece === "string" ? toBytes(piece) : piece;
-      for (let done = 0; done < bytes.length; ) done += writeSome(fd, bytes, done);
+      try {
+        for (let done = 0; done < bytes.length; ) done += writeSome(fd, bytes, done);
+      } catch (error) {
+        // Where errors cannot be told, the exit code still is to tell them.
+        if (fd === 1) throw error;
+      }
     },
   };
 }
