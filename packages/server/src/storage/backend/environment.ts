@@ -3,6 +3,7 @@
  * Shared by the thread that reads and the worker that writes; within a process both use the same mapping.
  */
 import { type Database, open, type RootDatabase } from "lmdb";
+import { assert } from "../../lib/assert.ts";
 import { crc32c } from "../../lib/crc32c.ts";
 import { BatchRows, NO_VALUE } from "./batch-rows.ts";
 import { SUM_BYTES, SUMS_MARK, sumBytesOf } from "./sums.ts";
@@ -141,6 +142,8 @@ function writeTable(store: Store, batch: BatchRows, table: number): number {
   if (rows.length === 0) return 0;
   const { keyAt, keyBytes, valueBytes } = batch;
   const bytes: PartOfBuffer = batch.bytes;
+  // lmdb counts the part from the beginning of the memory behind it.
+  assert(bytes.byteOffset === 0, "a batch in the middle of other memory");
   const keyed = store as unknown as { writeKey: WriteKey; putSync: PutSync };
   const { writeKey } = keyed;
   keyed.writeKey = (key, target, at) => {
