@@ -16,12 +16,28 @@ type Channel = ReturnType<GrpcClient["getChannel"]>;
 const RECONNECT_FIRST_MS = 100;
 const RECONNECT_MAX_MS = 2_000;
 const KEEP_ALIVE_TIMEOUT_MS = 20_000;
+const KEEP_ALIVE_MIN_MS = 10_000;
 /** A method that every server may be asked for. */
 const PROBE_PATH = "/grpc.health.v1.Health/Check";
 /** How long one look at a channel's state may last before all are looked at again. */
 const STATE_WATCH_MS = 1_000;
 /** grpc answers at once when it has no connection; this bounds the answer should it have one after all. */
 const PROBLEM_TIMEOUT_MS = 100;
+
+/**
+ * How often silence is probed. A server takes more than two pings within its least interval, 5 s, for an attack and closes
+ * the connection; so grpc-go, and thus etcd's client, never pings more often than every 10 s, whatever it is told.
+ */
+export function keepAliveOptions({
+  keepAliveTimeMs = 0,
+  keepAliveTimeoutMs = KEEP_ALIVE_TIMEOUT_MS,
+}: Pick<ClientOptions, "keepAliveTimeMs" | "keepAliveTimeoutMs">): GrpcOptions {
+  if (keepAliveTimeMs <= 0) return {};
+  return {
+    "grpc.keepalive_time_ms": Math.max(keepAliveTimeMs, KEEP_ALIVE_MIN_MS),
+    "grpc.keepalive_timeout_ms": keepAliveTimeoutMs,
+  };
+}
 
 export interface Connection {
   readonly endpoint: string;
@@ -59,7 +75,7 @@ export class Channels {
   #connection(endpoint: string): Connection {
     const known = this.#connections.get(endpoint);
     if (known) return known;
-    const { tls, keepAliveTimeMs, keepAliveTimeoutMs } = this.#options;
+    const { tls } = this.#options;
     const { target, isTls, authority } = parseEndpoint(endpoint, tls);
     const { credentials } = this.#grpc;
     const pem = (bytes: Uint8Array | undefined) => (bytes ? Buffer.from(bytes) : null);
@@ -74,10 +90,7 @@ export class Channels {
       "grpc.enable_http_proxy": 0,
       "grpc.use_local_subchannel_pool": 1,
     };
-    if (keepAliveTimeMs !== undefined && keepAliveTimeMs > 0) {
-      options["grpc.keepalive_time_ms"] = keepAliveTimeMs;
-      options["grpc.keepalive_timeout_ms"] = keepAliveTimeoutMs ?? KEEP_ALIVE_TIMEOUT_MS;
-    }
+    Object.assign(options, keepAliveOptions(this.#options));
     if (authority) {
       options["grpc.default_authority"] = authority;
       options["grpc.ssl_target_name_override"] = authority.replace(/:\d+$/, "");

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { afterEach, describe, expect, it } from "vitest";
+import { keepAliveOptions } from "./channels.ts";
 import { type Client, type ClientOptions, codeOf, connect, type FailedAttempt, RpcError } from "./index.ts";
 import { FakeServer, Status } from "./testing/fake-server.ts";
 import { Auth, Code, EtcdError, KV, Lease, Maintenance } from "./wire/index.ts";
@@ -33,6 +34,21 @@ const fails = (promise: Promise<unknown>): Promise<unknown> =>
     },
     (error: unknown) => error,
   );
+
+describe("keepAliveOptions()", () => {
+  it("never pings more often than servers allow", () => {
+    expect(keepAliveOptions({})).toEqual({});
+    expect(keepAliveOptions({ keepAliveTimeMs: 0, keepAliveTimeoutMs: 1 })).toEqual({});
+    expect(keepAliveOptions({ keepAliveTimeMs: 2_000, keepAliveTimeoutMs: 6_000 })).toEqual({
+      "grpc.keepalive_time_ms": 10_000,
+      "grpc.keepalive_timeout_ms": 6_000,
+    });
+    expect(keepAliveOptions({ keepAliveTimeMs: 30_000 })).toEqual({
+      "grpc.keepalive_time_ms": 30_000,
+      "grpc.keepalive_timeout_ms": 20_000,
+    });
+  });
+});
 
 describe("call()", () => {
   it("sends the request and gives the decoded answer", async () => {
