@@ -38,7 +38,12 @@ export const globalFlags: readonly FlagSpec[] = [
     default: "5s",
     usage: "how long a command may take, dialling not counted",
   },
-  { name: "keepalive-time", type: "duration", default: "2s", usage: "a silent connection is probed after this long" },
+  {
+    name: "keepalive-time",
+    type: "duration",
+    default: "2s",
+    usage: "a silent connection is probed after this long, at least 10s",
+  },
   {
     name: "keepalive-timeout",
     type: "duration",
