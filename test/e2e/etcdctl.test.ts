@@ -173,3 +173,26 @@ test("a hangup does not end what nohup keeps", async () => {
     child.kill("SIGKILL");
   }
 });
+
+test("a signal to lock leaves its command alone; the lock is released when that has ended", async () => {
+  using folder = temporaryFolder("etcdctl");
+  await using member = await Member.start({ dataDir: path.join(folder.path, "d") });
+  const go = path.join(folder.path, "go");
+  const script = `echo held; while ! test -e '${go}'; do sleep 0.05; done; echo done`;
+  const words = ["--endpoints", member.endpoint, "lock", "l", "--", "sh", "-c", script];
+  const child = spawn(path.join(ourBin, "etcdctl"), words, { stdio: ["ignore", "pipe", "inherit"] });
+  let out = "";
+  child.stdout.on("data", (chunk: Buffer) => {
+    out += chunk.toString();
+  });
+  const ended = once(child, "close");
+  const keys = () => must("etcdctl", ["--endpoints", member.endpoint, "get", "l/", "--prefix", "--keys-only"]);
+  await until("the lock is held", () => out.includes("held"));
+  child.kill("SIGINT");
+  child.kill("SIGTERM");
+  expect(await keys()).toContain("l/");
+  fs.writeFileSync(go, "");
+  expect(await ended).toEqual([0, null]);
+  expect(out).toBe("held\ndone\n");
+  expect(await keys()).toBe("");
+});

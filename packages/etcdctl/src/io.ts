@@ -30,8 +30,6 @@ export interface Child {
   readonly words: readonly string[];
   /** Added to the environment. */
   readonly env: Readonly<Record<string, string>>;
-  /** Ends the command early. */
-  readonly signal?: AbortSignal;
   /** True: the child reads our standard input; else it has none. */
   readonly hasInput?: boolean;
 }

@@ -185,7 +185,7 @@ function sibling(name: string): readonly string[] {
   return bundle === undefined ? [name] : [process.execPath, bundle];
 }
 
-async function runChild({ words, env, signal, hasInput }: Child): Promise<ChildEnd> {
+async function runChild({ words, env, hasInput }: Child): Promise<ChildEnd> {
   const { spawn } = await import("node:child_process");
   const [command = "", ...args] = words;
   return new Promise((resolve) => {
@@ -193,10 +193,6 @@ async function runChild({ words, env, signal, hasInput }: Child): Promise<ChildE
       stdio: [hasInput ? "inherit" : "ignore", "inherit", "inherit"],
       env: { ...process.env, ...env },
     });
-    const stop = (): void => {
-      child.kill("SIGKILL");
-    };
-    signal?.addEventListener("abort", stop, { once: true });
     child.on("error", (error: NodeJS.ErrnoException) => {
       const reason = command.includes("/")
         ? `fork/exec ${command}: ${error.code === "EACCES" ? "permission denied" : "no such file or directory"}`
@@ -204,7 +200,6 @@ async function runChild({ words, env, signal, hasInput }: Child): Promise<ChildE
       resolve({ kind: "notStarted", reason });
     });
     child.on("exit", (code, killedBy) => {
-      signal?.removeEventListener("abort", stop);
       resolve(killedBy === null ? { kind: "exited", code: code ?? 1 } : { kind: "killed", signal: killedBy });
     });
   });
@@ -215,7 +210,7 @@ function catchSignals(): AbortSignal {
   for (const name of ["SIGINT", "SIGTERM"] as const) {
     // The launcher has caught them so far. Ours comes first: without any, a signal would end the process meanwhile.
     const earlier = process.listeners(name);
-    process.once(name, () => controller.abort(name));
+    process.on(name, () => controller.abort(name));
     for (const listener of earlier) process.off(name, listener);
   }
   return controller.signal;

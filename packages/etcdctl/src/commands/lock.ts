@@ -8,7 +8,7 @@ import { childProblem } from "./watch.ts";
 const KILLED = 255;
 
 /**
- * `lock NAME [COMMAND]`: holds the lock while the command runs, or until a signal. The session's lease is left to run
+ * `lock NAME [COMMAND]`: holds the lock while the command runs, or without one until a signal. The session's lease is left to run
  * out, as etcd's tool leaves it.
  */
 export async function runLock(context: CommandContext, args: readonly string[]): Promise<void> {
@@ -29,7 +29,9 @@ export async function runLock(context: CommandContext, args: readonly string[]):
       ETCD_LOCK_KEY: fromBytes(mutex.key ?? new Uint8Array(0)),
       ETCD_LOCK_REV: String(mutex.header?.revision ?? 0),
     };
-    const end = await io.run({ words: command, env, signal });
+    // A signal leaves the command alone, as with etcd's tool: what holds the lock says itself when it has done. On a
+    // terminal ctrl-C reaches both.
+    const end = await io.run({ words: command, env });
     await mutex.unlock();
     const problem = childProblem(end);
     if (problem === undefined) return;
