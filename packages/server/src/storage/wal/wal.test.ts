@@ -512,6 +512,8 @@ describe("crashes", () => {
     const random = new SeededRandom(seed);
     const chance = (bound: number) => random.below(bound);
     const segmentBytes = 1024 + chance(3000);
+    // Time stands still, so that the calling thread may always wait for the disk when its callers let it.
+    const options = () => ({ ...memoryOptions(files, segmentBytes), clock: new VirtualClock() });
     let files = new MemoryFiles();
     let model: Model = { entries: [], state: HardState.create() };
     let wal: Wal | undefined;
@@ -533,10 +535,11 @@ describe("crashes", () => {
       try {
         wal =
           life === 0 || !(await walExists("/d/wal", files))
-            ? await createWal("/d/wal", METADATA, memoryOptions(files, segmentBytes))
-            : (await openWal("/d/wal", START, memoryOptions(files, segmentBytes))).wal;
+            ? await createWal("/d/wal", METADATA, options())
+            : (await openWal("/d/wal", START, options())).wal;
         for (let round = 0; round < 100; round++) {
           const saves: Promise<unknown>[] = [];
+          const mayBlock = chance(2) === 0;
           for (let n = 1 + chance(3); n > 0; n--) {
             const last = model.entries.length;
             const overwrites = chance(8) === 0 && last > model.state.commit;
@@ -559,7 +562,7 @@ describe("crashes", () => {
             const mustSync = added.length > 0 || hardState.term !== model.state.term || model.state.vote !== 7n;
             model = next;
             saves.push(
-              wal.save(hardState, added).then(() => {
+              wal.save(hardState, added, mayBlock).then(() => {
                 if (mustSync) acknowledged = Math.max(acknowledged, position);
               }),
             );
@@ -576,7 +579,7 @@ describe("crashes", () => {
         model = { entries: [], state: HardState.create() };
         continue;
       }
-      const opened = await openWal("/d/wal", START, memoryOptions(files, segmentBytes));
+      const opened = await openWal("/d/wal", START, options());
       await opened.wal.close();
       const recovered = { entries: opened.entries, state: opened.hardState };
       const at = history.lastIndexOf(text(recovered));
