@@ -3,6 +3,9 @@ import { DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse } from "@et
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { utf8Text } from "../lib/bytes.ts";
+import { Counts } from "./counts.ts";
+import { OLD_RANGE_CHUNK_KEYS } from "./limits.ts";
+import { listAt } from "./listing.ts";
 import { BlockPairs, PairCache } from "./pair-cache.ts";
 import { EncodedKeyValues } from "./range-body.ts";
 import { Harness } from "./testing/harness.ts";
@@ -121,6 +124,38 @@ const pairsOf = (valueBytes: number): BlockPairs => {
   body.add(encodeKeyValue({ ...fields, key: Buffer.from("a") }));
   return new BlockPairs(Buffer.concat(body.finish()), 1);
 };
+
+it("a listing of what has been deleted since reads it a bounded piece at a time", async () => {
+  await using harness = await Harness.open({ countBlockKeys: 4 });
+  const { store, backend } = harness;
+  for (let i = 0; i < 25; i++) {
+    harness.write((tx) => {
+      for (let n = 0; n < 60; n++) {
+        const key = Buffer.from(`k${String(i * 60 + n).padStart(5, "0")}`);
+        store.put(tx, PutRequest.create({ key, value: Buffer.from("v") }));
+      }
+    });
+  }
+  const counts = new Counts({ blockKeys: 4 }, new PairCache(1));
+  counts.start(backend, new AbortController().signal);
+  await counts.stopped();
+  const revision = store.currentRevision;
+  expect(counts.track(revision)).toBe(true);
+  const request = DeleteRangeRequest.create({ key: Buffer.from("k"), rangeEnd: Buffer.from("l") });
+  harness.write((tx) => store.deleteRange(tx, request));
+  for (let i = 0; i < 1500; i++) counts.removed(Buffer.from(`k${String(i).padStart(5, "0")}`), revision + 1);
+  const source = { reader: backend, counts, revision, nowMs: 0 };
+  const bounds = { keysMax: 1e9, readKeysMax: 8, readBytesMax: 1e9, addedBytesMax: 1e9 };
+  const steps: number[] = [];
+  for (let start: Uint8Array | undefined = Buffer.from("k"); start; ) {
+    const end = Buffer.from("l");
+    const { keys, next } = listAt(source, { start, end, isSingle: false }, bounds, new EncodedKeyValues());
+    steps.push(keys);
+    start = next;
+  }
+  expect(steps.reduce((sum, keys) => sum + keys, 0)).toBe(1500);
+  expect(Math.max(...steps)).toBeLessThanOrEqual(OLD_RANGE_CHUNK_KEYS);
+});
 
 describe("PairCache", () => {
   it("keeps what is in use, and takes nothing in when that is all it has room for", () => {

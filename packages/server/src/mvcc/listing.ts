@@ -14,7 +14,7 @@ import type { BackendReader } from "../storage/index.ts";
 import type { Block, Counts } from "./counts.ts";
 import { walkAt } from "./key-index.ts";
 import { type KeyRange, keyAfter } from "./key-range.ts";
-import { PAIR_CACHE_BLOCK_BYTES_MAX } from "./limits.ts";
+import { OLD_RANGE_CHUNK_KEYS, PAIR_CACHE_BLOCK_BYTES_MAX } from "./limits.ts";
 import { BlockPairs, cutPairs } from "./pair-cache.ts";
 import { listLive, loadKeyValue } from "./range.ts";
 import { EncodedKeyValues } from "./range-body.ts";
@@ -176,10 +176,12 @@ function listOld(source: ListSource, part: KeyRange, max: StepMax, sink: Encoded
   const { reader, snapshot, revision } = source;
   if (snapshot) return listNow({ ...source, reader: snapshot }, part, max, sink);
   const before = sink.addedBytes;
+  // A block may have had any number of keys then.
+  const keysMax = Math.min(max.keys, OLD_RANGE_CHUNK_KEYS);
   const found: { readonly userKey: Uint8Array; readonly main: number; readonly sub: number }[] = [];
   let next: Uint8Array | undefined;
   walkAt(reader, part, revision, (userKey, { main, sub }) => {
-    if (found.length === max.keys) {
+    if (found.length === keysMax) {
       next = userKey;
       return false;
     }
