@@ -52,9 +52,11 @@ export class CommandFlags {
   }
 }
 
+const HELP: CommandFlag = { name: "help", kind: "bool", initial: "false", help: "" };
+
 function check(flag: CommandFlag, text: string): void {
-  const fail = (reason: string) =>
-    new Error(`invalid argument ${JSON.stringify(text)} for "--${flag.name}" flag: ${reason}`);
+  const name = flag === HELP ? "-h, --help" : `--${flag.name}`;
+  const fail = (reason: string) => new Error(`invalid argument ${JSON.stringify(text)} for "${name}" flag: ${reason}`);
   if (flag.kind === "bool" && !TRUE.has(text) && !FALSE.has(text)) {
     throw fail(`strconv.ParseBool: parsing ${JSON.stringify(text)}: invalid syntax`);
   }
@@ -75,7 +77,13 @@ export function parseCommandFlags(command: Command, args: readonly string[]): Co
     const arg = args[i] as string;
     if (arg === "--") break;
     if (!arg.startsWith("-") || arg === "-") continue;
-    if (arg === "--help" || arg === "-h") return new CommandFlags(texts, true);
+    const asked = /^(?:--help|-h)(?:=(.*))?$/s.exec(arg);
+    if (asked) {
+      const text = asked[1] ?? "true";
+      check(HELP, text);
+      if (TRUE.has(text)) return new CommandFlags(texts, true);
+      continue;
+    }
     if (!arg.startsWith("--")) throw new Error(`unknown shorthand flag: '${arg[1]}' in ${arg}`);
     const [, name = "", value] = /^--([^=]*)(?:=(.*))?$/s.exec(arg) ?? [];
     if (name === "") throw new Error(`bad flag syntax: ${arg}`);

@@ -86,6 +86,10 @@ Flags:
         "--insecure-discovery=maybe",
         'invalid argument "maybe" for "--insecure-discovery" flag: strconv.ParseBool: parsing "maybe": invalid syntax',
       ],
+      [
+        "--help=maybe",
+        'invalid argument "maybe" for "-h, --help" flag: strconv.ParseBool: parsing "maybe": invalid syntax',
+      ],
     ] as const) {
       const stderr = `Error: ${text}\n${usage}\n${text}`;
       expect(await run(["start", arg])).toEqual({ code: 1, stdout: "", stderr, lines: [] });
@@ -107,6 +111,14 @@ Flags:
     ] as const) {
       expect(await run(["start", ...args])).toMatchObject({ code: 1, stdout, stderr: "" });
     }
+    for (const [port, text] of [
+      ["99999", "listen tcp: address 99999: invalid port"],
+      ["-1", "listen tcp: address -1: invalid port"],
+      ["no-service", "listen tcp: lookup tcp/no-service: unknown port"],
+    ]) {
+      const refused = await run(["start", `--listen-addr=127.0.0.1:${port}`, "--endpoints=127.0.0.1:1"]);
+      expect(refused).toMatchObject({ code: 1, stdout: "", stderr: `${text}\n` });
+    }
     const taken = net.createServer().listen(0, "127.0.0.1");
     await once(taken, "listening");
     const { port } = taken.address() as net.AddressInfo;
@@ -116,6 +128,15 @@ Flags:
       stderr: `listen tcp 127.0.0.1:${port}: bind: address already in use\n`,
     });
     taken.close();
+  });
+
+  it("takes a port of an endpoint that is none for 0, and no help that is not wanted", async () => {
+    const endpoints = "a:70000,a:-5,a:12x";
+    const { code, lines } = await run(["start", "-h=false", "--listen-addr=127.0.0.1:0", "--endpoints", endpoints]);
+    expect([code, lines.at(-1)]).toEqual([
+      "serves",
+      'ready to proxy client requests {"endpoints":["a:0","a:0","a:12"]}',
+    ]);
   });
 
   it("serves endpoints with and without a scheme", async () => {

@@ -16,6 +16,7 @@ import { type Command, type CommandFlags, parseCommandFlags, usageOf } from "./c
 import { type Target, TcpProxy } from "./tcp-proxy.ts";
 
 const DIAL_TIMEOUT_MS = 5000;
+const PORT_MAX = 65_535;
 
 const START: Command = {
   path: "etcd gateway start",
@@ -148,10 +149,11 @@ async function startGateway(flags: CommandFlags, deps: GatewayDeps): Promise<Gat
   }
   if (targets.length === 0) throw new Refusal("no endpoints found\n");
 
+  const listenPort = listenPortOf(listen.port);
   // Half-open, so that what one side still has to say reaches the other before both are closed.
   const server = net.createServer({ allowHalfOpen: true });
   try {
-    server.listen({ host: listen.host, port: Number(listen.port) });
+    server.listen({ host: listen.host, port: listenPort });
     await once(server, "listening");
   } catch (error) {
     throw new Refusal(`${listenErrorText("tcp", listenAddress, error)}\n`, true);
@@ -175,7 +177,17 @@ function targetOf(endpoint: string): Target {
   const place = /^[A-Za-z][A-Za-z0-9+.-]*:\/\/([^/?#]+)/.exec(endpoint)?.[1] ?? endpoint;
   const parts = splitHostPort(place);
   if (!parts) throw new Refusal(`error parsing endpoint ${JSON.stringify(place)}`);
-  return { host: parts.host, port: Number.parseInt(parts.port, 10) || 0, priority: 0, weight: 0 };
+  // As far as it is a number, and 0 when it is none that a port can have.
+  const port = Number.parseInt(parts.port, 10);
+  return { host: parts.host, port: port > 0 && port <= PORT_MAX ? port : 0, priority: 0, weight: 0 };
+}
+
+/** Names of services are not known here. */
+function listenPortOf(text: string): number {
+  if (!/^[+-]?\d*$/.test(text)) throw new Refusal(`listen tcp: lookup tcp/${text}: unknown port\n`, true);
+  const port = Number(text);
+  if (!(port >= 0 && port <= PORT_MAX)) throw new Refusal(`listen tcp: address ${text}: invalid port\n`, true);
+  return port;
 }
 
 async function lookup(names: GatewayNames, host: string, complaint: string): Promise<readonly string[]> {
