@@ -43,6 +43,8 @@ export function dialText(problem: string): string {
   if (port !== undefined) return `transport: Error while dialing: dial tcp: address ${port}: invalid port`;
   const [, host] = /^Name resolution failed for target dns:(.*?)(?::\d+)?$/.exec(problem) ?? [];
   if (host !== undefined) return `transport: Error while dialing: dial tcp: lookup ${host}: no such host`;
+  // Connected, and closed before the other side spoke HTTP/2: it may have wanted TLS.
+  if (/^Failed to connect \(/.test(problem)) return "error reading server preface: EOF";
   return `transport: authentication handshake failed: ${tlsText(problem)}`;
 }
 

@@ -52,6 +52,7 @@ test.each([
     "Client network socket disconnected before secure TLS connection was established",
     "transport: authentication handshake failed: EOF",
   ],
+  ["Failed to connect (2026-01-02T03:04:05.678Z)", "error reading server preface: EOF"],
 ])("%s in Go's words", (problem, text) => {
   expect(dialText(problem)).toBe(text);
 });
