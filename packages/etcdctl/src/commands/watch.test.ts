@@ -40,6 +40,13 @@ test("watch tells of progress in any format", async () => {
   expect(out).toBe("progress notify: 7\n");
 });
 
+test("watch takes an answer without a revision for no progress", async () => {
+  const header = { clusterId: 1n, memberId: 2n, revision: 0, raftTerm: 2 };
+  const watch = () => [watchResponse({ header })];
+  const { exit, out } = await etcdctl(["watch", "a", "--rev=-5"], { watch });
+  expect([exit, out]).toEqual([5, ""]);
+});
+
 test("watch runs a command for each event, with the event in its environment", async () => {
   const watch = () => [watchResponse({ events: [put('k"', "v\n", 2), put("l", "w", 3)] })];
   const { children } = await etcdctl(["watch", "a", "--", "echo", "-n", "x"], { watch });

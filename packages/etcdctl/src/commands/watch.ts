@@ -156,8 +156,9 @@ function show(context: CommandContext, printer: Connected["printer"], response: 
       const missed = next === last ? `revision ${last} is` : `revisions ${next} to ${last} are`;
       io.err.write(`watch: ${missed} compacted away and were not seen; go on with --rev=${compactRevision}\n`);
     }
-  } else if (events.length === 0) {
-    io.out.write(`progress notify: ${header?.revision ?? 0}\n`);
+  } else if (events.length === 0 && header && header.revision > 0) {
+    // Without a revision it tells of no progress: so 3.5 answers a watch that starts before everything.
+    io.out.write(`progress notify: ${header.revision}\n`);
   }
   // A watch that was refused has no answer of its own: the 3.5 tool prints an empty one.
   const isRefused = created && canceled;
