@@ -282,8 +282,9 @@ export class BoltCursor extends RowCursor {
     const bytes = this.keyIn;
     const view = this.#view;
     const at = this.#page + PAGE_HEADER_BYTES + this.#next++ * ELEMENT_BYTES;
-    if (view.getUint32(at, true) !== 0) {
-      throw new BoltError(`page ${this.#number}: a bucket or something unknown among the rows of a bucket`);
+    // Other flags there are none, and bbolt does not look at them.
+    if ((view.getUint32(at, true) & ELEMENT_IS_BUCKET) !== 0) {
+      throw new BoltError(`page ${this.#number}: a bucket among the rows of a bucket`);
     }
     this.keyAt = at + view.getUint32(at + 4, true);
     this.keyEnd = this.keyAt + view.getUint32(at + 8, true);

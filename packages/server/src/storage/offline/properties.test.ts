@@ -13,7 +13,7 @@ import { Lease } from "../../pb/leasepb.ts";
 import { Entry } from "../../pb/raftpb.ts";
 import { openBackend } from "../backend/index.ts";
 import { TABLES } from "../backend/types.ts";
-import { type Row, writeBolt } from "../bolt/index.ts";
+import { BoltError, type Row, writeBolt } from "../bolt/index.ts";
 import { dataDirPaths } from "../data-dir.ts";
 import { systemFiles } from "../file-system.ts";
 import { LmdbFile } from "../lmdb/walk.ts";
@@ -419,10 +419,20 @@ describe("a flipped bit", () => {
             } catch {
               return;
             }
-            if (now === hash) expect(content()).toEqual(whole);
+            if (now !== hash) return;
+            let found: string[];
+            try {
+              found = content();
+            } catch (error) {
+              // Whoever reads the rows names it.
+              expect(error).toBeInstanceOf(BoltError);
+              return;
+            }
+            expect(found).toEqual(whole);
           });
         }),
-        { numRuns: FLIPS ?? 60 },
+        // Bits 0 and 1 of a row's flags: that it is a bucket, and one that nobody reads.
+        { numRuns: FLIPS ?? 60, examples: [[1_053_192], [1_053_193]] },
       );
     },
     FLIPS_LIMIT_MS,
