@@ -27,6 +27,9 @@ export interface TlsSettings {
   readonly skipClientSanVerification: boolean;
 }
 
+/** The default of --max-concurrent-streams, as in etcd. */
+const STREAMS_UNBOUNDED = 2 ** 32 - 1;
+
 export interface Config extends ServerConfig {
   readonly listenPeerUrls: readonly string[];
   readonly listenClientUrls: readonly string[];
@@ -375,7 +378,8 @@ export function buildConfig(settings: Settings, isInitialized = false): Config {
     tlsMaxVersion: flags.text("tls-max-version"),
     cors: flags.list("cors"),
     hostWhitelist: flags.list("host-whitelist"),
-    maxConcurrentStreams: flags.number("max-concurrent-streams"),
+    // To grpc 0 is no bound.
+    maxConcurrentStreams: flags.number("max-concurrent-streams") || STREAMS_UNBOUNDED,
     grpcKeepAliveMinTimeMs: flags.number("grpc-keepalive-min-time"),
     grpcKeepAliveIntervalMs: flags.number("grpc-keepalive-interval"),
     grpcKeepAliveTimeoutMs: flags.number("grpc-keepalive-timeout"),

@@ -320,3 +320,8 @@ describe("buildConfig()", () => {
     expect(config.advertisePeerUrls).toEqual(["http://10.0.0.7:2380"]);
   });
 });
+
+it("no concurrent streams means any number of them, as to grpc", () => {
+  expect(fromArguments("--max-concurrent-streams", "0").maxConcurrentStreams).toBe(2 ** 32 - 1);
+  expect(fromArguments("--max-concurrent-streams", "3").maxConcurrentStreams).toBe(3);
+});
