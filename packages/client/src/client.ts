@@ -142,10 +142,10 @@ export class Client implements AsyncDisposable {
     if (!(error instanceof EtcdError) || attempt + 1 >= ATTEMPTS_MAX || path === Auth.methods.authenticate.path) {
       return false;
     }
-    const hasName = this.#logsIn;
-    if (hasName ? !TOKEN_ERRORS.has(error.kind) : error.kind !== "AuthOldRevision") return false;
+    const wantsToken = this.#wantsNewToken(error);
+    if (!wantsToken && (this.#logsIn || error.kind !== "AuthOldRevision")) return false;
     if (attempt > 0) await sleep(pauseMs(), signal);
-    if (hasName) {
+    if (wantsToken) {
       this.#token = undefined;
       await this.login();
     }
