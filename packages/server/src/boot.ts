@@ -215,6 +215,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
       messageBytesMax: RAFT_MESSAGE_BYTES_MAX,
       inflightMessagesMax: RAFT_INFLIGHT_MAX,
       checkQuorum: true,
+      checkQuorumEachTick: true,
       preVote: config.preVote,
       logger: logger.named?.("raft") ?? logger,
       random,

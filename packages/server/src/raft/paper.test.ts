@@ -445,6 +445,57 @@ describe("5.6 Timing and availability", () => {
   });
 });
 
+describe("thesis 6.2 A leader that nobody answers steps down", () => {
+  const ledCluster = (size: number, checkQuorumEachTick: boolean) => {
+    const members = cluster(size, { checkQuorum: true, checkQuorumEachTick });
+    (members[0] as Member).raw.campaign();
+    converse(members);
+    return members;
+  };
+  /** How many ticks a leader lasts that has heard of everybody `after` ticks into an election timeout. */
+  const lasts = (members: readonly Member[], after: number): number => {
+    const leader = members[0] as Member;
+    for (let i = 0; i < after; i++) {
+      leader.raw.tick();
+      converse(members);
+    }
+    let ticks = 0;
+    for (; leader.core.state === "leader"; ticks++) leader.raw.tick();
+    return ticks;
+  };
+
+  test("when an election timeout has passed, with checkQuorumEachTick", () => {
+    const members = ledCluster(3, true);
+    const { electionTicks } = (members[0] as Member).core;
+    for (const after of [0, 1, electionTicks - 1]) expect(lasts(ledCluster(3, true), after)).toBe(electionTicks);
+  });
+
+  test("at the second look at the latest, without", () => {
+    const { electionTicks } = (ledCluster(3, false)[0] as Member).core;
+    expect(lasts(ledCluster(3, false), 1)).toBe(2 * electionTicks - 1);
+  });
+
+  test("one of two who answers is enough, and a new member has a timeout to do so", () => {
+    const members = ledCluster(3, true);
+    const [leader, second, third] = members as [Member, Member, Member];
+    const { electionTicks } = leader.core;
+    for (let i = 0; i < 3 * electionTicks; i++) {
+      leader.raw.tick();
+      converse([leader, second]);
+    }
+    expect(leader.core.state).toBe("leader");
+    // With a fourth, three are a quorum.
+    leader.raw.applyConfChange({ type: 0, nodeId: 4n, context: undefined, id: 0n });
+    let ticks = 0;
+    for (; leader.core.state === "leader"; ticks++) {
+      leader.raw.tick();
+      converse([leader, second]);
+    }
+    expect(ticks).toBe(electionTicks + 1);
+    expect(third.core.state).toBe("follower");
+  });
+});
+
 describe("6 Cluster membership changes", () => {
   test("a server removed from the cluster cannot disturb it while the leader is heard of", () => {
     const members = cluster(3, { checkQuorum: true });

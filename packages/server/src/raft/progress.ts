@@ -41,6 +41,8 @@ export class Progress {
   pendingSnapshot = 0;
   /** Heard of since the last CheckQuorum. Always true for the leader itself. */
   isRecentlyActive: boolean;
+  /** The leader's tick at which it was heard of last; undefined until then, or until it is first looked for. */
+  heardAtTick: number | undefined;
   /** No MsgApp until the next heartbeat response: a probe is out, or the window is full. */
   isAppendPaused = false;
   isLearner: boolean;
@@ -61,6 +63,7 @@ export class Progress {
     copy.sentCommit = this.sentCommit;
     copy.pendingSnapshot = this.pendingSnapshot;
     copy.isAppendPaused = this.isAppendPaused;
+    copy.heardAtTick = this.heardAtTick;
     return copy;
   }
 

@@ -138,6 +138,8 @@ export class Raft {
   /** MsgSnap that came while handed-out entries were being applied. */
   #deferredSnapshot: Message | undefined;
 
+  /** Of its clock since it was made. */
+  #ticks = 0;
   /** Ticks since the leader was heard of; of a leader or candidate: since the last election timeout. */
   electionElapsed = 0;
   heartbeatElapsed = 0;
@@ -150,6 +152,7 @@ export class Raft {
   readonly readOnlyOption: ReadOnlyOption;
   readonly messageBytesMax: number;
   readonly uncommittedBytesMax: number;
+  readonly #checkQuorumEachTick: boolean;
   readonly #disableProposalForwarding: boolean;
   readonly #disableConfChangeValidation: boolean;
   readonly #stepDownOnRemoval: boolean;
@@ -168,6 +171,7 @@ export class Raft {
     this.electionTicks = config.electionTicks;
     this.heartbeatTicks = config.heartbeatTicks;
     this.checkQuorum = config.checkQuorum ?? false;
+    this.#checkQuorumEachTick = this.checkQuorum && (config.checkQuorumEachTick ?? false);
     this.preVote = config.preVote ?? false;
     this.readOnlyOption = config.readOnlyOption ?? "safe";
     this.messageBytesMax = config.messageBytesMax;
@@ -503,6 +507,7 @@ export class Raft {
   // Time
 
   tick(): void {
+    this.#ticks++;
     if (this.state === "leader") this.#tickHeartbeat();
     else this.#tickElection();
   }
@@ -524,6 +529,7 @@ export class Raft {
       // A transfer that takes longer than an election is given up.
       if (this.state === "leader") this.leadTransferee = NONE;
     }
+    if (this.state === "leader" && this.#checkQuorumEachTick) this.#stepDownUnlessHeard();
     if (this.state === "leader" && this.heartbeatElapsed >= this.heartbeatTicks) {
       this.heartbeatElapsed = 0;
       this.#broadcastHeartbeat(this.readOnly.lastContext);
@@ -532,11 +538,22 @@ export class Raft {
 
   /** A leader that nobody answers must not go on believing in itself (thesis 6.2). */
   #checkQuorum(): void {
-    if (!this.tracker.isQuorumActive()) {
-      this.#logger.warn(`${this.#hex} stepped down to follower since quorum is not active`);
-      this.becomeFollower(this.term, NONE);
-    }
+    if (!this.tracker.isQuorumActive()) this.#stepDownUnheard();
     for (const [id, progress] of this.tracker.progress) if (id !== this.id) progress.isRecentlyActive = false;
+  }
+
+  #stepDownUnlessHeard(): void {
+    if (!this.tracker.isQuorumHeard(this.id, this.#ticks, this.electionTicks)) this.#stepDownUnheard();
+  }
+
+  #stepDownUnheard(): void {
+    this.#logger.warn(`${this.#hex} stepped down to follower since quorum is not active`);
+    this.becomeFollower(this.term, NONE);
+  }
+
+  #heardOf(progress: Progress): void {
+    progress.isRecentlyActive = true;
+    progress.heardAtTick = this.#ticks;
   }
 
   // ------------------------------------------------------------------------------------------------------------------
@@ -793,7 +810,7 @@ export class Raft {
     }
     switch (m.type) {
       case MessageType.MsgAppResp:
-        progress.isRecentlyActive = true;
+        this.#heardOf(progress);
         if (m.reject) this.#handleAppendRejection(m, progress);
         else this.#handleAppendAck(m, progress);
         return undefined;
@@ -945,7 +962,7 @@ export class Raft {
   }
 
   #handleHeartbeatResponse(m: Message, progress: Progress): void {
-    progress.isRecentlyActive = true;
+    this.#heardOf(progress);
     progress.isAppendPaused = false;
     // A full window still gets an empty append, and a probed follower that has everything one that it can acknowledge.
     if (progress.match < this.log.lastIndex() || progress.state === "probe") this.#sendAppend(m.from, progress);

@@ -85,6 +85,16 @@ export class ProgressTracker {
     return jointVoteResult(this.config, active) === "won";
   }
 
+  /** Whether a quorum, `self` counted, was heard of less than `timeoutTicks` before `nowTick`. Who is new has until then. */
+  isQuorumHeard(self: NodeId, nowTick: number, timeoutTicks: number): boolean {
+    const heard = new Map<NodeId, boolean>();
+    for (const [id, progress] of this.progress) {
+      progress.heardAtTick ??= nowTick;
+      if (!progress.isLearner) heard.set(id, id === self || nowTick - progress.heardAtTick < timeoutTicks);
+    }
+    return jointVoteResult(this.config, heard) === "won";
+  }
+
   voterIds(): NodeId[] {
     return sortedIds(jointIds(this.config));
   }

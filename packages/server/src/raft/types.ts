@@ -58,6 +58,11 @@ export interface RaftConfig {
   readonly inflightBytesMax?: number | undefined;
   /** A leader that has not heard of a quorum for an election timeout steps down. */
   readonly checkQuorum?: boolean | undefined;
+  /**
+   * With `checkQuorum`: that timeout ends at the tick at which it has passed (thesis 6.2). Without, a leader looks once in each
+   * timeout whether it heard of a quorum since it looked last, as the Go library does, and steps down after one to two.
+   */
+  readonly checkQuorumEachTick?: boolean | undefined;
   /** Ask whether an election could be won before starting it (thesis 9.6). */
   readonly preVote?: boolean | undefined;
   /** Default `safe`. */

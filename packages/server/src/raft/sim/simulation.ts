@@ -108,6 +108,7 @@ export interface Plan {
     | "uncommittedBytesMax"
     | "inflightMessagesMax"
     | "checkQuorum"
+    | "checkQuorumEachTick"
     | "preVote"
     | "stepDownOnRemoval"
   >;
@@ -144,6 +145,7 @@ function makePlan(random: Random): Plan {
       checkQuorum: chance(0.5),
       preVote: chance(0.5),
       stepDownOnRemoval: chance(0.5),
+      checkQuorumEachTick: chance(0.5),
     },
     faultyMs: pick(random, [5_000, 15_000, 30_000]),
     delayMs: pick(random, [2, 10, 60]),
