@@ -63,6 +63,7 @@ function setUp(options: { manualDisk?: boolean } = {}) {
     logger: silentLogger,
     memberId: 1n,
     tickMs: 100,
+    isRemoved: (memberId) => memberId === 66n,
     isIdle: () => false,
     callersToGather: () => state.callers,
     isAwaited: (suffix) => suffix !== 13,
@@ -138,6 +139,22 @@ describe("RaftLoop", () => {
     set.loop.call((node) => node.campaign());
     await settle();
     expect(set.applied).toEqual(["", "", "late"]);
+  });
+
+  it("holds proposals back while the leader is one that has removed itself", async () => {
+    const set = setUp();
+    await elect(set);
+    set.loop.process(Message.create({ type: MessageType.MsgHeartbeat, from: 66n, to: 1n, term: 9 }));
+    await settle();
+    expect(set.state.leader).toBe(66n);
+    propose(set.loop, 1, "held back");
+    propose(set.loop, 13, "given up");
+    set.clock.advance(100);
+    await settle();
+    expect(set.loop.waitingProposals).toBe(1);
+    set.loop.call((node) => node.campaign());
+    await settle();
+    expect(set.applied).toEqual(["", "", "held back"]);
   });
 
   it("puts what arrives together into one save, and leaves out what nobody waits for", async () => {

@@ -72,6 +72,8 @@ export interface RaftLoopDeps {
   handOver(suffix: number): boolean;
   /** Raft would not take it. */
   dropped(suffix: number, error: Error): void;
+  /** Whether that member has been removed from the cluster. */
+  isRemoved(memberId: bigint): boolean;
   /** Whether this member has nothing to do but what waits for the disk. */
   isIdle(): boolean;
   /** How many callers wait, when it is worth while to let them share a sync; 0: each should get to the disk at once. */
@@ -232,8 +234,17 @@ export class RaftLoop {
       this.#reads.length > 0 ||
       this.#calls.length > 0 ||
       this.#hasTick ||
-      (this.#proposals.length > 0 && this.#leaderId !== 0n && !this.#isGathering)
+      (this.#proposals.length > 0 && this.#hasLeader() && !this.#isGathering)
     );
+  }
+
+  /**
+   * Whether there is who takes proposals. A leader that has removed itself is followed until an election timeout has passed, but
+   * nothing that is sent to it gets into the log: what is proposed meanwhile waits for the next one.
+   */
+  #hasLeader(): boolean {
+    const leaderId = this.#leaderId;
+    return leaderId !== 0n && (leaderId === this.#deps.memberId || !this.#deps.isRemoved(leaderId));
   }
 
   /** Whether proposals wait for those that come with them: while a save is under way, and then for a moment. */
@@ -264,7 +275,7 @@ export class RaftLoop {
       this.#isPumping = false;
     }
     // Those behind a save are looked at again when it is done.
-    if (this.#isGathering && this.#proposals.length > 0 && this.#leaderId !== 0n && !this.#isSaving()) this.#wake();
+    if (this.#isGathering && this.#proposals.length > 0 && this.#hasLeader() && !this.#isSaving()) this.#wake();
   }
 
   #takeInputs(): void {
@@ -277,14 +288,14 @@ export class RaftLoop {
       this.#lastTickMs = this.#deps.clock.monotonicMs();
       this.#node.tick();
       // Without a leader nothing takes them, and callers give up: what they leave behind must not gather.
-      if (this.#leaderId === 0n && this.#proposals.length > 0) {
+      if (this.#proposals.length > 0 && !this.#hasLeader()) {
         this.#proposals = this.#proposals.filter(({ suffix }) => this.#deps.isAwaited(suffix));
         this.#proposalBytes = this.#proposals.reduce((sum, proposal) => sum + bytesOf(proposal), 0);
       }
     }
     for (const context of take(this.#reads)) this.#node.readIndex(context);
     // What came before in this turn may have cost the leader: then they wait for the next one rather than be refused.
-    if (this.#proposals.length > 0 && this.#leaderId !== 0n && this.#node.lead !== 0n && !this.#isGathering) {
+    if (this.#proposals.length > 0 && this.#hasLeader() && this.#node.lead !== 0n && !this.#isGathering) {
       this.#proposalBytes = 0;
       this.#gathering.took(this.#proposals.length);
       this.#stepProposals(take(this.#proposals));

@@ -429,6 +429,7 @@ export class Server implements EtcdServer, TransportSink {
       isAwaited: (suffix) => this.#isAwaited(suffix),
       handOver: (suffix) => this.#pending.handOver(suffix) || this.#pendingChanges.has(suffix),
       dropped: (suffix, error) => this.#reject(suffix, error),
+      isRemoved: (memberId) => cluster.isRemoved(memberId),
       isIdle: () => this.#isIdle(),
       callersToGather: () => this.#callersToGather(),
       readStates: (states) => this.#readIndex.receive(states),
