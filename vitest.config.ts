@@ -1,3 +1,4 @@
+import os from "node:os";
 import { defineConfig } from "vitest/config";
 
 const resolve = { conditions: ["etcd-ts-source", "import", "node", "default"] };
@@ -15,6 +16,8 @@ export default defineConfig({
           environment: "node",
           globalSetup: ["./test/build-first.ts"],
           testTimeout: 60_000,
+          // By default one core is left alone, which on a machine of two is half of it.
+          maxWorkers: Math.max(2, os.availableParallelism() - 1),
           server: { deps: { inline: [/@etcd-ts\//] } },
         },
       },

@@ -9,6 +9,9 @@ import { compareRanges, viewOf } from "../page-file.ts";
 
 const RUN_BYTES = 32 * 1024 * 1024;
 const RUN_RECORDS = 600_000;
+/** What memory begins with; it doubles up to the above, so that a small member takes little. */
+const FIRST_BYTES = 256 * 1024;
+const FIRST_RECORDS = 4_096;
 const READ_BYTES = 256 * 1024;
 const WRITE_BYTES = 1024 * 1024;
 /** Before a record: key length u32, payload length u32. Key and payload follow. */
@@ -24,7 +27,7 @@ export class RowSorter {
   readonly #path: string;
   readonly #files: FileSystem;
   #arena: Buffer | undefined;
-  #offsets: Uint32Array | undefined;
+  #offsets = new Uint32Array(0);
   #count = 0;
   #used = 0;
   readonly #runs: Run[] = [];
@@ -38,9 +41,9 @@ export class RowSorter {
     this.#files = files;
   }
 
-  /** A record goes to `used` and behind, as far as there is room; then `commit` takes it in. */
+  /** A record goes to `used` and behind, as far as `hasRoom` has said; then `commit` takes it in. */
   get arena(): Buffer {
-    this.#arena ??= Buffer.allocUnsafeSlow(RUN_BYTES);
+    this.#arena ??= Buffer.allocUnsafeSlow(FIRST_BYTES);
     return this.#arena;
   }
 
@@ -50,9 +53,14 @@ export class RowSorter {
 
   /** `end`: where the record that begins at `used` ends. */
   commit(end: number): void {
-    assert(end <= RUN_BYTES && this.#count < RUN_RECORDS, "a sorter that is full");
-    this.#offsets ??= new Uint32Array(RUN_RECORDS);
-    this.#offsets[this.#count++] = this.#used;
+    assert(end <= this.arena.length && this.#count < RUN_RECORDS, "a sorter that is full");
+    let offsets = this.#offsets;
+    if (this.#count === offsets.length) {
+      offsets = new Uint32Array(Math.min(RUN_RECORDS, Math.max(FIRST_RECORDS, 2 * offsets.length)));
+      offsets.set(this.#offsets);
+      this.#offsets = offsets;
+    }
+    offsets[this.#count++] = this.#used;
     this.#used = end;
   }
 
@@ -69,9 +77,15 @@ export class RowSorter {
     }
   }
 
-  /** Whether records of so many bytes fit in; otherwise `spill` first. */
+  /** Whether records of so many bytes fit in, for which it makes room; otherwise `spill` first. */
   hasRoom(bytes: number): boolean {
-    return this.#used + bytes <= RUN_BYTES && this.#count + Math.ceil(bytes / HEADER_BYTES) <= RUN_RECORDS;
+    const end = this.#used + bytes;
+    if (end > RUN_BYTES || this.#count + Math.ceil(bytes / HEADER_BYTES) > RUN_RECORDS) return false;
+    const { arena } = this;
+    if (end <= arena.length) return true;
+    this.#arena = Buffer.allocUnsafeSlow(Math.min(RUN_BYTES, Math.max(2 * arena.length, end)));
+    arena.copy(this.#arena, 0, 0, this.#used);
+    return true;
   }
 
   async spill(): Promise<void> {
@@ -132,7 +146,7 @@ export class RowSorter {
   }
 
   #sort(): Uint32Array {
-    const offsets = this.#offsets ?? new Uint32Array(0);
+    const offsets = this.#offsets;
     if (this.#arena) sortRecords(this.#arena, offsets, 0, this.#count, 0);
     return offsets;
   }
