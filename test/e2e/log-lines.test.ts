@@ -97,3 +97,36 @@ it("a member logs what the real one logs, with the same fields", async () => {
   const wanted = recorded.filter(([key]) => !NOT_OURS.some((pattern) => pattern.test(key)));
   expectAll(await linesOf(ourBin), Object.fromEntries(wanted));
 });
+
+async function failuresOf(bin: string): Promise<unknown[]> {
+  using folder = temporaryFolder("log-failures");
+  await using member = await Member.start({ bin, dataDir: path.join(folder.path, "data") });
+  const refused = async (...args: string[]) => {
+    const { code } = await run("etcdctl", ["--endpoints", member.endpoint, ...args], { bin });
+    expect(code, args.join(" ")).not.toBe(0);
+  };
+  await refused("compact", "1000");
+  await refused("lease", "revoke", "77");
+  await refused("put", "k", "v", "--lease", "77");
+  await refused("put", "k", "--ignore-value");
+  await refused("user", "delete", "nobody");
+  await refused("role", "get", "nothing");
+  await member.stop();
+  return member.log
+    .split("\n")
+    .filter((line) => line.includes('"msg":"failed to apply request"'))
+    .map((line) => JSON.parse(line).error);
+}
+
+it("a request that fails is logged with the error of the room in which it arose", async () => {
+  const errors = [
+    "mvcc: required revision is a future revision",
+    "lease not found",
+    "lease not found",
+    "etcdserver: key not found",
+    "auth: user not found",
+    "auth: role not found",
+  ];
+  if (realBin) expect(await failuresOf(realBin)).toEqual(errors);
+  expect(await failuresOf(ourBin)).toEqual(errors);
+});

@@ -23,6 +23,7 @@ import type { ApplySink } from "../raft-loop.ts";
 import type { Transport } from "../transport.ts";
 import { type ApplyDeps, type ApplyResult, applyMembership, applyRequest } from "./applier.ts";
 import { confStateToJson } from "./conf-state.ts";
+import { applyErrorText } from "./error-text.ts";
 import { raftRequestText } from "./request-text.ts";
 import { applyV2Request, asV2Request } from "./v2-request.ts";
 
@@ -299,7 +300,7 @@ export class ApplyLoop implements ApplySink {
     logger.warn("message exceeded backend quota; raising alarm", {
       "quota-size-bytes": quota.limitBytes,
       "quota-size": quota.limitText,
-      error,
+      error: applyErrorText(error),
     });
     const revision = this.#deps.store.currentRevision;
     this.#after.push(() => {
@@ -317,7 +318,7 @@ export class ApplyLoop implements ApplySink {
       prefix: "",
       request: raftRequestText(request),
       response: "",
-      ...(result.error ? { error: result.error } : {}),
+      ...(result.error ? { error: applyErrorText(result.error) } : {}),
     });
   }
 
@@ -326,7 +327,7 @@ export class ApplyLoop implements ApplySink {
       took: goDuration(tookMs),
       request: raftRequestText(request),
       response: "",
-      error,
+      error: applyErrorText(error),
     });
   }
 

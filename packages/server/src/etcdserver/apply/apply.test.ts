@@ -1,10 +1,11 @@
-import { AlarmType, CompareResult, CompareTarget, PutRequest, TxnRequest } from "@etcd-ts/client/wire";
+import { AlarmType, CompareResult, CompareTarget, EtcdError, PutRequest, TxnRequest } from "@etcd-ts/client/wire";
 import { describe, expect, it } from "vitest";
 import { utf8Bytes } from "../../lib/bytes.ts";
 import { silentLogger } from "../../lib/log.ts";
 import { InternalRaftRequest, Request } from "../../pb/etcdserverpb.ts";
 import { alarmName } from "./alarms.ts";
 import { confStateToJson } from "./conf-state.ts";
+import { applyErrorText } from "./error-text.ts";
 import { costOfTxn, createQuota, LAYOUT_ALLOWANCE_BYTES } from "./quota.ts";
 import { raftRequestText } from "./request-text.ts";
 import { asV2Request } from "./v2-request.ts";
@@ -48,6 +49,20 @@ describe("raftRequestText()", () => {
     expect(text({ compaction: { revision: 402, physical: true } })).toBe(
       "header:<ID:7 > compaction:<revision:402 physical:true > ",
     );
+  });
+});
+
+describe("applyErrorText()", () => {
+  it("is what the room said in which the error arose", () => {
+    expect(applyErrorText(new EtcdError("FutureRevision"))).toBe("mvcc: required revision is a future revision");
+    expect(applyErrorText(new EtcdError("LeaseNotFound"))).toBe("lease not found");
+    expect(applyErrorText(new EtcdError("NoSpace"))).toBe("etcdserver: no space");
+    expect(applyErrorText(new EtcdError("UserAlreadyExist"))).toBe("auth: user already exists");
+  });
+
+  it("is the same as the caller's where etcd knows but one", () => {
+    expect(applyErrorText(new EtcdError("KeyNotFound"))).toBe("etcdserver: key not found");
+    expect(applyErrorText(new Error("disk on fire"))).toBe("disk on fire");
   });
 });
 
