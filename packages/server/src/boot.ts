@@ -32,6 +32,7 @@ import {
 import type { Clock } from "./lib/clock.ts";
 import { goDuration, humanBytes } from "./lib/go-format.ts";
 import type { Logger } from "./lib/log.ts";
+import { Pace } from "./lib/pace.ts";
 import type { Random } from "./lib/random.ts";
 import { ETCD_VERSION, OWN_VERSION } from "./lib/version.ts";
 import { Lessor } from "./lease/index.ts";
@@ -103,6 +104,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
   }
   const isInline = deps.backendCommits === "inline";
   const metrics = new MemberMetrics();
+  const pace = new Pace(clock);
   const dialTimeoutMs = 1000 + electionTimeoutMs(config);
   const closers: (() => Promise<void> | void)[] = [];
   // Before there is a server to stop, a disk that refuses is met by the next step of the start.
@@ -187,6 +189,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
         compactionBatchRows: config.compactionBatchLimit,
         compactionPauseMs: config.compactionSleepIntervalMs,
       },
+      giveWay: () => pace.giveWay(),
     });
     closers.push(() => store.close());
     if (config.initialCorruptCheck && !booted.isNew) {
@@ -295,7 +298,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
           logger.info("restored cluster configuration");
           await booted.snaps.releaseDatabases(metadata.index + 1);
         },
-        observer: metrics.server,
+        observer: { ...metrics.server, proposed: () => pace.touch() },
       },
       transport,
     );

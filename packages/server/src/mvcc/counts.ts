@@ -13,8 +13,8 @@
  * hundred keys.
  *
  * Each block also carries the pairs of its keys, if a listing has left them (pair-cache.ts), and the revision of its last
- * change, as far as that is being kept: `track` begins it, and only then are listings interested. Pairs that are there are
- * those of now, and of every revision from `changedAt` on.
+ * change, as far as that is being kept: `track` begins it, and only then are listings interested. Of pairs that are there
+ * it is known at which revisions they are the block's, and which of its keys have changed since.
  *
  * Nothing is stored: after a start the blocks are made in slices of a walk in native code, which takes a second for some ten
  * million keys. Who needs a count meanwhile waits for it, or has the range walked if it cannot wait. Writes keep them up.
@@ -56,8 +56,9 @@ export interface Block {
   readonly start: KeyString;
   readonly end: KeyString | undefined;
   readonly keys: number;
-  /** Its pairs are the same at all revisions from this one on. */
+  /** It has been the same at all revisions from this one on. */
   readonly changedAt: number;
+  /** As they were at some revisions: see there. */
   readonly pairs: BlockPairs | undefined;
 }
 
@@ -157,14 +158,13 @@ export class Counts {
     return true;
   }
 
-  /** The pairs of the block at `start`, as they are now. Kept if there is room. */
+  /** The pairs of the block at `start`, as they are now, take the place of those that were kept, if there is room. */
   keep(start: KeyString, pairs: BlockPairs, nowMs: number): void {
-    if (!this.#cache?.offer(pairs, nowMs)) return;
     const { group: index, block } = this.#find(start);
     const group = this.#groups[index] as Group;
     assert(group.fences[block] === start && group.counts[block] === pairs.keys, "pairs that are not those of a block");
     this.#forget(group, block);
-    group.pairs[block] = pairs;
+    if (this.#cache?.offer(pairs, nowMs)) group.pairs[block] = pairs;
   }
 
   #forget(group: Group, block: number): void {
@@ -174,17 +174,23 @@ export class Counts {
     this.#cache?.drop(pairs);
   }
 
-  #note(group: Group, block: number, revision: number): void {
+  /** A key of a block was put or deleted at a revision; without a key, the block is another one now. */
+  #note(group: Group, block: number, revision: number, key?: KeyString): void {
     if (this.#trackedFrom === undefined) return;
     group.changedAt[block] = revision;
-    this.#forget(group, block);
+    const pairs = group.pairs[block];
+    if (!pairs) return;
+    // The place of a long key among its like is not known from its row.
+    const isNoted = key !== undefined && key.length <= SHORT_KEY_BYTES_MAX && pairs.noteChange(key, revision);
+    if (!isNoted || pairs.isDropped) this.#forget(group, block);
   }
 
   /** The row of a key that stays alive has changed. */
   changed(rowKey: Uint8Array, revision: number): void {
     if (this.#trackedFrom === undefined) return;
-    const { group, block } = this.#find(keyString(rowKey));
-    this.#note(this.#groups[group] as Group, block, revision);
+    const key = keyString(rowKey);
+    const { group, block } = this.#find(key);
+    this.#note(this.#groups[group] as Group, block, revision, key);
   }
 
   /** Counts what is there, in the background. Writes may go on; ranges are walked as far as it has not come. */
@@ -280,7 +286,7 @@ export class Counts {
     const count = (group.counts[at.block] as number) + 1;
     group.counts[at.block] = count;
     group.sum++;
-    this.#note(group, at.block, revision);
+    this.#note(group, at.block, revision, key);
     if (count >= CUT_AT_BLOCKS * this.#blockKeys && count % this.#blockKeys === 0) this.#cut(reader, at);
   }
 
@@ -294,7 +300,7 @@ export class Counts {
     assert(count >= 0, "a block of keys has lost more than it had");
     group.counts[block] = count;
     group.sum--;
-    this.#note(group, block, revision);
+    this.#note(group, block, revision, key);
     // A block that has become small joins the one before it, if both fit.
     if (count >= this.#blockKeys / 4) return;
     if (block > 0) {
@@ -309,6 +315,7 @@ export class Counts {
       const previous = this.#groups[index - 1] as Group;
       this.#note(previous, previous.counts.length - 1, revision);
     }
+    this.#forget(group, block);
     group.fences.splice(block, 1);
     group.counts.splice(block, 1);
     group.pairs.splice(block, 1);

@@ -6,7 +6,7 @@ import { utf8Text } from "../lib/bytes.ts";
 import { Counts } from "./counts.ts";
 import { OLD_RANGE_CHUNK_KEYS } from "./limits.ts";
 import { listAt } from "./listing.ts";
-import { BlockPairs, PairCache } from "./pair-cache.ts";
+import { type BlockPairs, PairCache, PairWriter } from "./pair-cache.ts";
 import { EncodedKeyValues } from "./range-body.ts";
 import { Harness } from "./testing/harness.ts";
 import type { EncodedRange } from "./types.ts";
@@ -84,6 +84,7 @@ describe("listings by blocks", () => {
         };
         remember();
         for (let n = 0; n < 40; n++) put(n);
+        while (harness.store.stats.keys === undefined) await new Promise(setImmediate);
         for (const one of steps) {
           if (one.kind === "put") put(one.n);
           else if (one.kind === "delete") remove(keyOf(one.n), `${keyOf(one.n + one.width)}~`);
@@ -119,11 +120,47 @@ describe("listings by blocks", () => {
 });
 
 const pairsOf = (valueBytes: number): BlockPairs => {
-  const body = new EncodedKeyValues();
+  const writer = new PairWriter();
   const fields = { createRevision: 2, modRevision: 2, version: 1, value: Buffer.alloc(valueBytes), lease: 0n };
-  body.add(encodeKeyValue({ ...fields, key: Buffer.from("a") }));
-  return new BlockPairs(Buffer.concat(body.finish()), 1);
+  writer.add(encodeKeyValue({ ...fields, key: Buffer.from("a") }));
+  return writer.finish(2);
 };
+
+it("a block is made of the one that was kept, as of a revision that changes came before and after", async () => {
+  await using harness = await Harness.open({ countBlockKeys: 4, listSliceKeys: 3 });
+  const { store } = harness;
+  const all = Array.from({ length: 40 }, (_, n) => `k${String(n).padStart(2, "0")}`);
+  const living = new Map<string, string>();
+  const put = (key: string, value: string): void => {
+    const request = PutRequest.create({ key: Buffer.from(key), value: Buffer.from(value) });
+    harness.write((tx) => store.put(tx, request));
+    living.set(key, `${key}=${value}@${store.currentRevision}`);
+  };
+  const remove = (key: string): void => {
+    harness.write((tx) => store.deleteRange(tx, DeleteRangeRequest.create({ key: Buffer.from(key) })));
+    living.delete(key);
+  };
+  const lines = (): string[] => [...living].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, line]) => line);
+  for (const key of all) put(key, "first");
+  while (store.stats.keys === undefined) await new Promise(setImmediate);
+  const request = RangeRequest.create({ key: Buffer.from("k"), rangeEnd: Buffer.from("l") });
+  expect(linesOf(store.rangeEncodedAtOnce(request) as EncodedRange)).toEqual(lines());
+  // Two blocks fill the first slice; those of the last keys come in the second one.
+  put("k02", "second");
+  put("k11", "second");
+  put("k30", "second");
+  remove("k35");
+  put("k38x", "second");
+  const expected = lines();
+  const listing = store.list(request, undefined);
+  await new Promise(setImmediate);
+  for (const key of ["k30", "k35", "k38x", "k39"]) put(key, "third");
+  remove("k31");
+  const found = await listing;
+  expect(linesOf(found)).toEqual(expected);
+  expect(found.revision).toBeLessThan(store.currentRevision);
+  expect(linesOf(store.rangeEncodedAtOnce(request) as EncodedRange)).toEqual(lines());
+});
 
 it("a listing of what has been deleted since reads it a bounded piece at a time", async () => {
   await using harness = await Harness.open({ countBlockKeys: 4 });

@@ -2,22 +2,26 @@
  * Listings: whole pairs of an interval in the order of keys, as they were at one revision, read a bounded piece at a time
  * while the store goes on.
  *
- * The interval is walked block by block (counts.ts). A block whose pairs are kept, and which has not changed since that
- * revision, is a reference to bytes. One that is not kept and has not changed is read from `live` as it is now, and kept.
- * Only a block that has changed is read as of the older revision: from a snapshot where there is one, else from `live` and
- * `past`. So a listing of ordinary length needs no snapshot, which would cost a commit, and what is written meanwhile costs
- * it a block at a time.
+ * The interval is walked block by block (counts.ts). Pairs that are kept, and are the block's at that revision, are a
+ * reference to bytes. Where keys have changed between the two, the block is copied from those that are kept, with these keys
+ * read anew. One that is not kept and has not changed since the revision is read from `live` as it is now, and kept. Only
+ * the rest is read pair by pair as of the older revision: from a snapshot where there is one, else from `live` and `past`. So
+ * a listing of ordinary length needs no snapshot, which would cost a commit, and what is written meanwhile costs it a key
+ * at a time.
  */
 import { assert, verifyAll } from "../lib/assert.ts";
-import { compareBytes, keyBytes, keyString } from "../lib/bytes.ts";
+import { compareBytes, equalBytes, keyBytes, keyString } from "../lib/bytes.ts";
 import type { BackendReader } from "../storage/index.ts";
 import type { Block, Counts } from "./counts.ts";
 import { walkAt } from "./key-index.ts";
 import { type KeyRange, keyAfter } from "./key-range.ts";
 import { OLD_RANGE_CHUNK_KEYS, PAIR_CACHE_BLOCK_BYTES_MAX } from "./limits.ts";
-import { BlockPairs, cutPairs } from "./pair-cache.ts";
-import { listLive, loadKeyValue } from "./range.ts";
-import { EncodedKeyValues } from "./range-body.ts";
+import { type BlockPairs, cutPairs, PairWriter, patched } from "./pair-cache.ts";
+import { listLive, loadAt, loadKeyValue, peekStored } from "./range.ts";
+import type { EncodedKeyValues } from "./range-body.ts";
+
+/** Pairs that are copied from a block to the next one cost as much as one that is read. */
+const PATCHED_KEYS_FREE = 16;
 
 export interface ListSource {
   /** The store as it is now. */
@@ -68,23 +72,31 @@ export function listAt(source: ListSource, range: KeyRange, bounds: ListBounds, 
     let block = source.counts.blockOf(key);
     if (block && !block.pairs && source.counts.refine(source.reader, key)) block = source.counts.blockOf(key);
     assert(block, "a listing by blocks without tracking");
-    const isKept = block.pairs !== undefined && block.changedAt <= source.revision;
-    if (!isKept && (readKeys >= bounds.readKeysMax || readBytes >= bounds.readBytesMax)) return { keys, next: start };
+    const kept = block.pairs && block.pairs.since <= source.revision ? block.pairs : undefined;
+    const isAsKept = kept !== undefined && source.revision < kept.changedAt;
+    if (!isAsKept && (readKeys >= bounds.readKeysMax || readBytes >= bounds.readBytesMax)) return { keys, next: start };
     const end = block.end === undefined ? undefined : keyBytes(block.end);
     const isLast = end === undefined || (range.end !== undefined && compareBytes(range.end, end) <= 0);
     const part: KeyRange = { start, end: isLast ? range.end : end, isSingle: false };
     const max: StepMax = { keys: bounds.keysMax - keys, bytes: addedEnd - sink.addedBytes };
+    const isWorthIt = isAsKept || isWorthKeeping(block, range, part, isLast, max.keys);
+    let found: Found | undefined;
+    if (isAsKept) found = { pairs: kept, next: undefined };
+    else if (kept && isWorthIt) {
+      found = { pairs: patchBlock(source, block, kept), next: undefined };
+      readKeys += kept.changes + Math.ceil(found.pairs.keys / PATCHED_KEYS_FREE);
+      readBytes += found.pairs.bytes.length / PATCHED_KEYS_FREE;
+    } else if (isWorthIt && block.changedAt <= source.revision) {
+      found = readBlock(source, block);
+      readKeys += found.pairs.keys;
+      readBytes += found.pairs.bytes.length;
+    }
     let step: Step;
-    if (block.changedAt > source.revision) step = listOld(source, part, max, sink);
-    else if (block.pairs || isWorthKeeping(block, range, part, isLast, max.keys)) {
-      const found = block.pairs ? { pairs: block.pairs, next: undefined } : readBlock(source, block);
-      if (!block.pairs) {
-        readKeys += found.pairs.keys;
-        readBytes += found.pairs.bytes.length;
-      }
+    if (found) {
       if (sink.addedBytes > addedStart && found.pairs.bytes.length > max.bytes) return { keys, next: start };
       step = addFrom(source, found, part, max, sink);
-    } else step = listNow(source, part, max, sink);
+    } else if (block.changedAt <= source.revision) step = listNow(source, part, max, sink);
+    else step = listOld(source, part, max, sink);
     keys += step.keys;
     readKeys += step.readKeys;
     readBytes += step.readBytes;
@@ -109,49 +121,67 @@ function isWorthKeeping(block: Block, range: KeyRange, part: KeyRange, isLast: b
 
 function addKept(source: ListSource, pairs: BlockPairs, part: KeyRange, keysMax: number, sink: EncodedKeyValues): Step {
   pairs.usedMs = source.nowMs;
-  const { first, last } = pairs;
-  if (
-    first !== undefined &&
-    last !== undefined &&
-    pairs.keys <= keysMax &&
-    keyString(part.start) <= first &&
-    (part.end === undefined || last < keyString(part.end))
-  ) {
-    sink.addEncoded(pairs.bytes);
-    return { keys: pairs.keys, next: undefined, readKeys: 0, readBytes: 0 };
-  }
-  const cut = cutPairs(pairs, part, keysMax);
-  sink.addEncoded(cut.bytes);
-  const next = cut.cutAfter && keyAfter(cut.cutAfter);
-  return { keys: cut.keys, next, readKeys: 0, readBytes: 0 };
+  const { bytes, keys, cutAfter } = cutPairs(pairs, part, keysMax);
+  sink.addEncoded(bytes);
+  return { keys, next: cutAfter && keyAfter(cutAfter), readKeys: 0, readBytes: 0 };
 }
 
-/** Reads a block as it is now and keeps it. `next`: it is too large for that, and this is only its beginning. */
-function readBlock(
-  source: ListSource,
-  block: Block,
-): { readonly pairs: BlockPairs; readonly next: Uint8Array | undefined } {
-  const { reader, counts, nowMs } = source;
+/** Pairs of a block, all of them unless they go on at `next`. */
+interface Found {
+  readonly pairs: BlockPairs;
+  readonly next: Uint8Array | undefined;
+}
+
+/** One at a time is being made: nothing here waits. */
+const writer = new PairWriter();
+
+/** A block as it is now. `next`: it has more than `bytesMax`, and this is only its beginning. */
+function readRows(reader: BackendReader, block: Block, bytesMax: number): Found {
   const whole: KeyRange = {
     start: keyBytes(block.start),
     end: block.end === undefined ? undefined : keyBytes(block.end),
     isSingle: false,
   };
-  const body = new EncodedKeyValues();
-  const bounds = { keysMax: Number.POSITIVE_INFINITY, bytesMax: PAIR_CACHE_BLOCK_BYTES_MAX };
-  const { keys, next } = listLive(reader, whole, bounds, body);
-  const pairs = new BlockPairs(Buffer.concat(body.finish()), keys);
-  if (!next) {
-    assert(keys === block.keys, "the counted blocks do not fit the rows");
-    counts.keep(block.start, pairs, nowMs);
+  writer.reset();
+  const { next } = listLive(reader, whole, { keysMax: Number.POSITIVE_INFINITY, bytesMax }, writer);
+  return { pairs: writer.finish(block.changedAt), next };
+}
+
+/** Reads a block as it is now and keeps it, if it is not too large for that. */
+function readBlock({ reader, counts, nowMs }: ListSource, block: Block): Found {
+  const found = readRows(reader, block, PAIR_CACHE_BLOCK_BYTES_MAX);
+  if (!found.next) {
+    assert(found.pairs.keys === block.keys, "the counted blocks do not fit the rows");
+    counts.keep(block.start, found.pairs, nowMs);
   }
-  return { pairs, next };
+  return found;
+}
+
+/** A block as it is at the revision, made of what it was before and the keys that have changed. As it is now it is kept. */
+function patchBlock(
+  { reader, snapshot, counts, revision, nowMs }: ListSource,
+  block: Block,
+  kept: BlockPairs,
+): BlockPairs {
+  if (block.changedAt > revision) {
+    return patched(kept, writer, revision, (key) =>
+      snapshot ? peekStored(snapshot, key) : loadAt(reader, key, revision),
+    );
+  }
+  const pairs = patched(kept, writer, block.changedAt, (key) => peekStored(reader, key));
+  if (verifyAll) {
+    const { pairs: read } = readRows(reader, block, Number.POSITIVE_INFINITY);
+    assert(equalBytes(read.bytes, pairs.bytes), "a block made of an older one differs from what is stored");
+  }
+  assert(pairs.keys === block.keys, "the counted blocks do not fit the rows");
+  if (pairs.bytes.length <= PAIR_CACHE_BLOCK_BYTES_MAX) counts.keep(block.start, pairs, nowMs);
+  return pairs;
 }
 
 /** Takes from a block, or from its beginning up to `next`, what is wanted. */
 function addFrom(
   source: ListSource,
-  { pairs, next }: { readonly pairs: BlockPairs; readonly next: Uint8Array | undefined },
+  { pairs, next }: Found,
   part: KeyRange,
   max: StepMax,
   sink: EncodedKeyValues,

@@ -36,7 +36,13 @@ const PIECE_BYTES_MAX = 1024 * 1024;
 /** Encoded pairs of fewer bytes are copied. */
 const PIECE_BYTES_SHARED_MIN = 2048;
 /** A tag and the longest length. */
-const FRAME_BYTES_MAX = 6;
+export const PAIR_FRAME_BYTES_MAX = 6;
+
+/** What stands before a stored pair of so many bytes in an answer. Returns where the pair begins. */
+export function writePairFrame(bytes: Uint8Array, at: number, length: number): number {
+  bytes[at] = TAG_KVS;
+  return writeVarint(bytes, at + 1, length);
+}
 
 /** The fields after the pairs. */
 function tailOf({ more, count }: { readonly more: boolean; readonly count: number }): Uint8Array {
@@ -131,11 +137,8 @@ export class EncodedKeyValues implements KeyValueSink {
       this.#piece = undefined;
       return;
     }
-    const needed = stored.length + FRAME_BYTES_MAX;
-    const piece = this.#room(needed);
-    let at = this.#used;
-    piece[at++] = TAG_KVS;
-    at = writeVarint(piece, at, stored.length);
+    const piece = this.#room(stored.length + PAIR_FRAME_BYTES_MAX);
+    const at = writePairFrame(piece, this.#used, stored.length);
     piece.set(stored, at);
     this.#used = at + stored.length;
   }

@@ -22,7 +22,7 @@ import {
 } from "../storage/index.ts";
 import { findAt, walkAt, walkLive } from "./key-index.ts";
 import { type KeyRange, keyRange } from "./key-range.ts";
-import type { EncodedKeyValues, KeyValueSink, PartSink } from "./range-body.ts";
+import type { KeyValueSink, PartSink } from "./range-body.ts";
 
 /** The state that a range reads: rows, and which revisions may be asked for. */
 export interface RangeView {
@@ -121,7 +121,7 @@ export function listLive(
   reader: BackendReader,
   range: KeyRange,
   bounds: { readonly keysMax: number; readonly bytesMax: number },
-  sink: EncodedKeyValues,
+  sink: KeyValueSink & { readonly addedBytes: number },
 ): ListProgress {
   const endBytes = sink.addedBytes + bounds.bytesMax;
   let keys = 0;
@@ -132,15 +132,24 @@ export function listLive(
       return false;
     }
     keys++;
-    const inline = inlineOfLiveRow(row);
-    if (inline) sink.add(inline);
-    else {
-      readLiveRevision(row, liveRevision);
-      sink.add(loadKeyValue(reader, liveRevision.main, liveRevision.sub, false));
-    }
+    sink.add(storedOf(reader, row));
     return true;
   });
   return { keys, next };
+}
+
+/** The stored KeyValue that a row of `live` stands for, valid until the next read. */
+function storedOf(reader: BackendReader, row: Uint8Array): Uint8Array {
+  const inline = inlineOfLiveRow(row);
+  if (inline) return inline;
+  readLiveRevision(row, liveRevision);
+  return loadKeyValue(reader, liveRevision.main, liveRevision.sub, false);
+}
+
+/** The stored KeyValue of a key as it is now, valid until the next read; `undefined` when it is not alive. */
+export function peekStored(reader: BackendReader, userKey: Uint8Array): Uint8Array | undefined {
+  const row = reader.peek("live", liveKey(userKey));
+  return row && storedOf(reader, row);
 }
 
 /** Counts on where a listing ended, up to some bound; at the newest revision when `atRevision` is undefined. */

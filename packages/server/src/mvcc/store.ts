@@ -119,6 +119,7 @@ export class MvccStore implements RangeView {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #limits: MvccLimits;
+  readonly #giveWay: () => Promise<void>;
   readonly #onFatal: (error: unknown) => void;
   #backend: Backend;
   readonly #pairs = new PairCache(PAIR_CACHE_BYTES_MAX);
@@ -164,6 +165,7 @@ export class MvccStore implements RangeView {
       ((error) => {
         throw error;
       });
+    this.#giveWay = options.giveWay ?? yieldToEventLoop;
     this.#limits = {
       compactionBatchRows: COMPACTION_BATCH_ROWS,
       compactionPauseMs: 0,
@@ -458,7 +460,7 @@ export class MvccStore implements RangeView {
           const expectedBytes = (sink.addedBytes / Math.max(1, keys)) * Math.min(count, limit);
           if (expectedBytes > ANSWER_BYTES_MAX + 2 * this.#limits.heldAnswersBytesMax) return undefined;
           if (!held.growTo(sink.addedBytes - ANSWER_BYTES_MAX)) return undefined;
-          await yieldToEventLoop();
+          await this.#giveWay();
           signal?.throwIfAborted();
         }
         if (next && keys < limit) continue;
@@ -472,7 +474,7 @@ export class MvccStore implements RangeView {
           pieces: [],
           pairs: keys,
           ...result,
-          rest: { byteLength, pieces: held.whileSent(pieces, signal) },
+          rest: { byteLength, pieces: held.whileSent(pieces, signal), giveWay: this.#giveWay },
           revision,
         };
       } finally {
@@ -540,14 +542,20 @@ export class MvccStore implements RangeView {
         if (keysMax > 0) keys += part.keys;
         count += part.keys;
         next = part.next;
-        await yieldToEventLoop();
+        await this.#giveWay();
         signal?.throwIfAborted();
       }
       const result = { more: count > keys, count };
       if (!sink.isTooLarge) return { pieces: sink.finish(result), pairs: keys, ...result, revision };
       const pieces = this.#piecesOf(view, pinned, request, result, signal);
       snapshot = undefined;
-      return { pieces: [], pairs: keys, ...result, rest: { byteLength: sink.byteLength(result), pieces }, revision };
+      return {
+        pieces: [],
+        pairs: keys,
+        ...result,
+        rest: { byteLength: sink.byteLength(result), pieces, giveWay: this.#giveWay },
+        revision,
+      };
     } finally {
       snapshot?.close();
       this.#trackers--;

@@ -18,6 +18,8 @@ export interface MvccOptions {
   /** A background job (compaction, catching up) failed: state can no longer be trusted. Default: thrown unhandled. */
   readonly onFatal?: ((error: unknown) => void) | undefined;
   readonly limits?: Partial<MvccLimits> | undefined;
+  /** Between two slices of a long listing, and two parts of its answer. Default: a turn of the event loop. */
+  readonly giveWay?: (() => Promise<void>) | undefined;
 }
 
 export interface MvccLimits {
@@ -42,6 +44,8 @@ export interface LargeRange {
   readonly byteLength: number;
   /** Some pieces at a time. Throws Compacted when a compaction was quicker than the reader. */
   pieces(): Iterable<readonly Uint8Array[]>;
+  /** To be awaited between two of them. */
+  readonly giveWay: () => Promise<void>;
 }
 
 /** A range answered as bytes: fields `kvs`, `more` and `count` of a RangeResponse; the header goes before them. */

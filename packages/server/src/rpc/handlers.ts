@@ -3,7 +3,7 @@
  * {@link CallContext} and, when it answers with a stream, a {@link ResponseSink}; it cannot tell which transport
  * carries the call, and the transports (grpc-js, and HTTP/2 of our own) know nothing of etcd.
  */
-import type { Outcome } from "../lib/wait.ts";
+import { type Outcome, yieldToEventLoop } from "../lib/wait.ts";
 import type { StatusError } from "./status.ts";
 
 export type MethodKind = "unary" | "serverStream" | "clientStream" | "bidi";
@@ -66,12 +66,19 @@ export class StreamedMessage {
   /** As {@link EncodedMessage.items}. */
   readonly items: number | undefined;
   readonly #pieces: () => Iterable<readonly Uint8Array[]>;
+  /** To be awaited between two parts, so that a quick caller keeps nobody waiting. */
+  readonly giveWay: () => Promise<void>;
 
   /** `pieces` gives `byteLength` bytes in all, some at a time. */
-  constructor(byteLength: number, pieces: () => Iterable<readonly Uint8Array[]>, items?: number) {
+  constructor(
+    byteLength: number,
+    pieces: () => Iterable<readonly Uint8Array[]>,
+    options: { readonly items?: number; readonly giveWay?: () => Promise<void> } = {},
+  ) {
     this.byteLength = byteLength;
     this.#pieces = pieces;
-    this.items = items;
+    this.items = options.items;
+    this.giveWay = options.giveWay ?? yieldToEventLoop;
   }
 
   pieces(): Iterable<readonly Uint8Array[]> {

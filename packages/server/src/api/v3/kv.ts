@@ -13,7 +13,7 @@ function answerOf({ pieces, count, rest }: EncodedRange): EncodedMessage | Strea
     yield pieces;
     yield* rest.pieces();
   };
-  return new StreamedMessage(head.byteLength + rest.byteLength, all, count);
+  return new StreamedMessage(head.byteLength + rest.byteLength, all, { items: count, giveWay: rest.giveWay });
 }
 
 export function kvService({ server, limits }: ApiDeps): ServiceRegistration {

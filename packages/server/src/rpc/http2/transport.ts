@@ -9,7 +9,7 @@ import type { Duplex } from "node:stream";
 import { gunzipSync } from "node:zlib";
 import { Code } from "@etcd-ts/client/wire";
 import type { Timer } from "../../lib/clock.ts";
-import { type Deferred, deferred, Later, type LaterListener, yieldToEventLoop } from "../../lib/wait.ts";
+import { type Deferred, deferred, Later, type LaterListener } from "../../lib/wait.ts";
 import {
   type CallContext,
   type CallMetadata,
@@ -364,10 +364,7 @@ class NativeCall implements CallContext, StreamEvents, LaterListener<unknown> {
       if (!stream.write(pieces)) {
         this.#drain ??= deferred();
         await this.#drain.promise;
-      } else {
-        // A quick caller must not keep everybody else waiting.
-        await yieldToEventLoop();
-      }
+      } else await message.giveWay();
       if (this.over) throw this.over;
     }
     if (left !== 0) throw new Error(`an answer of ${message.byteLength} bytes had ${left} more or less`);
