@@ -188,7 +188,7 @@ export interface EtcdServer {
   leaseGrant(request: LeaseGrantRequest, ctx: RequestContext): Answer<LeaseGrantResponse>;
   leaseRevoke(request: LeaseRevokeRequest, ctx: RequestContext): Answer<LeaseRevokeResponse>;
   /** One message of the keep-alive stream; an unknown lease answers TTL 0. */
-  leaseKeepAlive(leaseId: bigint, ctx: RequestContext): Promise<LeaseKeepAliveResponse>;
+  leaseKeepAlive(leaseId: bigint, ctx: RequestContext): LeaseKeepAliveResponse | Promise<LeaseKeepAliveResponse>;
   leaseTimeToLive(request: LeaseTimeToLiveRequest, ctx: RequestContext): Promise<LeaseTimeToLiveResponse>;
   leaseLeases(ctx: RequestContext): Promise<LeaseLeasesResponse>;
 

@@ -1272,12 +1272,28 @@ export class Server implements EtcdServer, TransportSink {
     return this.#submit<T>(body, undefined, this.#responseOf);
   }
 
-  async leaseKeepAlive(leaseId: bigint, ctx: RequestContext): Promise<LeaseKeepAliveResponse> {
+  /** At once in the usual case: this member leads, nothing is left to be applied, and the lease lives. */
+  leaseKeepAlive(leaseId: bigint, ctx: RequestContext): LeaseKeepAliveResponse | Promise<LeaseKeepAliveResponse> {
     this.#reads();
     // Before the renewal, so that the header is no newer than the lease was seen.
     const header = this.header();
+    const ttl = this.#auth.store.isEnabled ? undefined : this.#renewNow(leaseId);
+    return ttl === undefined ? this.#keepAlive(header, leaseId, ctx) : { header, id: leaseId, ttl };
+  }
+
+  async #keepAlive(header: ResponseHeader, leaseId: bigint, ctx: RequestContext): Promise<LeaseKeepAliveResponse> {
     if (this.#auth.store.isEnabled) await this.#checkRenew(leaseId, ctx);
     return { header, id: leaseId, ttl: await this.#renew(leaseId, ctx) };
+  }
+
+  /** {@link renewAsLeader} where nothing has to be waited for; undefined otherwise, with nothing done. */
+  #renewNow(leaseId: bigint): number | undefined {
+    const loop = this.#loop;
+    if (!loop.isLeader || !this.#hasTicked() || loop.committedIndex > this.#applied.reached) return undefined;
+    const outcome = this.#lessor.renew(leaseId);
+    if (outcome.kind !== "renewed") return undefined;
+    this.#deps.observer?.leaseRenewed?.();
+    return outcome.ttlSeconds;
   }
 
   async #checkRenew(leaseId: bigint, ctx: RequestContext): Promise<void> {
@@ -1371,7 +1387,7 @@ export class Server implements EtcdServer, TransportSink {
 
   /** A leader whose clock stood still may have been replaced meanwhile: only a round with the others tells. */
   async #isStillLeading(): Promise<boolean> {
-    if (this.#loop.hasTickedWithin(3 * this.#config.tickMs)) return true;
+    if (this.#hasTicked()) return true;
     try {
       await this.#readIndex.wait();
     } catch (error) {
@@ -1384,6 +1400,10 @@ export class Server implements EtcdServer, TransportSink {
       "new-lead": hexId(this.#loop.leaderId),
     });
     return false;
+  }
+
+  #hasTicked(): boolean {
+    return this.#loop.hasTickedWithin(3 * this.#config.tickMs);
   }
 
   /** Until what was committed at the call is applied. */

@@ -71,8 +71,13 @@ interface Lease {
   remainingTtlSeconds: number;
   /** On the monotonic clock. Infinity unless this member is primary. */
   expiresAtMs: number;
+  /** When the queue looks at it: not after its deadline, and before it by {@link QUEUE_LAG_PART} of its time at most. */
+  queuedAtMs: number;
   gone: Deferred | undefined;
 }
+
+/** A lease that is renewed again after so small a part of its time keeps its place in the queue. */
+const QUEUE_LAG_PART = 1 / 16;
 
 export class Lessor {
   readonly #options: LessorOptions;
@@ -107,6 +112,7 @@ export class Lessor {
         ttlSeconds: Math.max(record.ttl, this.#options.minTtlSeconds),
         remainingTtlSeconds: record.remainingTtl,
         expiresAtMs: Number.POSITIVE_INFINITY,
+        queuedAtMs: Number.POSITIVE_INFINITY,
         gone: undefined,
       });
     });
@@ -138,6 +144,7 @@ export class Lessor {
       ttlSeconds: Math.max(request.ttlSeconds, this.#options.minTtlSeconds),
       remainingTtlSeconds: 0,
       expiresAtMs: Number.POSITIVE_INFINITY,
+      queuedAtMs: Number.POSITIVE_INFINITY,
       gone: undefined,
     };
     this.#leases.set(lease.id, lease);
@@ -202,7 +209,10 @@ export class Lessor {
     this.#isPrimary = true;
     this.#expiries.clear();
     this.#checkpoints.clear();
-    for (const lease of this.#leases.values()) this.#refresh(lease, extendMs);
+    for (const lease of this.#leases.values()) {
+      lease.queuedAtMs = Number.POSITIVE_INFINITY;
+      this.#refresh(lease, extendMs);
+    }
     if (this.#leases.size >= LEASE_REVOKES_PER_SECOND) this.#spreadExpiries(extendMs);
   }
 
@@ -213,6 +223,7 @@ export class Lessor {
     this.#checkpoints.clear();
     for (const lease of this.#leases.values()) {
       lease.expiresAtMs = Number.POSITIVE_INFINITY;
+      lease.queuedAtMs = Number.POSITIVE_INFINITY;
       this.#wakeWaiters(lease);
     }
   }
@@ -235,8 +246,12 @@ export class Lessor {
       if (!due || due.atMs > now) break;
       const lease = this.#leases.get(due.id);
       assert(lease, () => `lease ${due.id} has a deadline but does not exist`);
-      this.#expiries.set(due.id, now + this.#options.expiredRetryMs);
-      if (lease.expiresAtMs <= now) expired.push({ id: lease.id });
+      if (lease.expiresAtMs > now) {
+        this.#enqueue(lease, lease.expiresAtMs);
+        continue;
+      }
+      this.#enqueue(lease, now + this.#options.expiredRetryMs);
+      expired.push({ id: lease.id });
     }
     return expired;
   }
@@ -269,9 +284,15 @@ export class Lessor {
   #refresh(lease: Lease, extendMs: number): void {
     const seconds = lease.remainingTtlSeconds > 0 ? lease.remainingTtlSeconds : lease.ttlSeconds;
     lease.expiresAtMs = this.#clock.monotonicMs() + seconds * 1000 + extendMs;
-    this.#expiries.set(lease.id, lease.expiresAtMs);
+    const lagMs = lease.expiresAtMs - lease.queuedAtMs;
+    if (!(lagMs >= 0 && lagMs < seconds * 1000 * QUEUE_LAG_PART)) this.#enqueue(lease, lease.expiresAtMs);
     this.#wakeWaiters(lease);
     this.#scheduleCheckpoint(lease);
+  }
+
+  #enqueue(lease: Lease, atMs: number): void {
+    lease.queuedAtMs = atMs;
+    this.#expiries.set(lease.id, atMs);
   }
 
   #wakeWaiters(lease: Lease): void {

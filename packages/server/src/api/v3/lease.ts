@@ -12,7 +12,8 @@ export function leaseService({ server }: ApiDeps): ServiceRegistration {
     async leaseKeepAlive(requests, out, call) {
       const caller = callerOf(call);
       for await (const request of requests) {
-        if (!out.write(await server.leaseKeepAlive(request.id, caller))) await out.drained();
+        const answer = server.leaseKeepAlive(request.id, caller);
+        if (!out.write(answer instanceof Promise ? await answer : answer)) await out.drained();
       }
     },
   });

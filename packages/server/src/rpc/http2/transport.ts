@@ -422,21 +422,31 @@ class NativeCall implements CallContext, StreamEvents, LaterListener<unknown> {
     }
   }
 
-  async *#requests(): AsyncGenerator<unknown> {
-    for (;;) {
-      const message = this.#unread?.shift();
-      if (message) {
-        this.#stream.hold(-(message.bytes.length + PREFIX_BYTES));
-        this.#stream.giveWindow(message.owedBytes);
-        yield this.#decode(message.bytes);
-        continue;
+  /** For one handler's loop. By hand, as a generator costs three turns of the microtask queue for each message. */
+  #requests(): AsyncIterable<unknown> {
+    let isEnded = false;
+    const next = async (): Promise<IteratorResult<unknown>> => {
+      for (;;) {
+        const message = isEnded ? undefined : this.#unread?.shift();
+        if (message) {
+          this.#stream.hold(-(message.bytes.length + PREFIX_BYTES));
+          this.#stream.giveWindow(message.owedBytes);
+          return { value: this.#decode(message.bytes), done: false };
+        }
+        if (isEnded) break;
+        if (this.over) throw this.over;
+        if (this.#isRequestEnded) break;
+        this.#reader = deferred();
+        await this.#reader.promise;
+        this.#reader = undefined;
       }
-      if (this.over) throw this.over;
-      if (this.#isRequestEnded) return;
-      this.#reader = deferred();
-      await this.#reader.promise;
-      this.#reader = undefined;
-    }
+      return { value: undefined, done: true };
+    };
+    const end = async (): Promise<IteratorResult<unknown>> => {
+      isEnded = true;
+      return { value: undefined, done: true };
+    };
+    return { [Symbol.asyncIterator]: () => ({ next, return: end }) };
   }
 
   #sink(): ResponseSink<unknown> {
