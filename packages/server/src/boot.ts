@@ -49,7 +49,6 @@ import {
   type DataDirPaths,
   dataDirPaths,
   exportBolt,
-  exportBoltInWorker,
   importBolt,
   importBoltInWorker,
   indexOfDatabase,
@@ -278,9 +277,7 @@ export async function startMember(config: ServerConfig, deps: BootDeps): Promise
         snapshotIndex: booted.snapshotIndex,
         confState: booted.confState,
         consistentIndex: booted.consistentIndex,
-        snapshotPath: () => path.join(paths.snapDir, `tmp-${random.bits64().toString(16)}.db`),
-        exportImage: (snapshot, options) =>
-          isInline ? exportBolt(snapshot, options) : exportBoltInWorker({ ...options, backendPath: backend.path }),
+        exportImage: (options) => exportBolt(backend, { ...options, isInline }),
         installSnapshot: async ({ data, metadata }) => {
           const incoming = await importDatabase(booted.snaps, metadata.index, isInline);
           await store.pause();

@@ -101,8 +101,13 @@ export interface RequestContext {
 export interface SnapshotStream {
   /** Bytes of the image, without the SHA-256 that the API appends. */
   readonly totalBytes: number;
-  /** Pieces in order, each the reader's to keep; of 32 KiB, as etcd sends them, unless told otherwise. */
-  chunks(bytes?: number): AsyncIterable<Uint8Array>;
+  /**
+   * Chunks in order, each of 256 KiB but the last; made as they are taken. Their bytes are good until the next one is asked
+   * for.
+   */
+  chunks(): AsyncIterable<Uint8Array>;
+  /** Of all of it, when the last piece was taken; only of images for clients. */
+  sha256(): Uint8Array;
   close(): Promise<void>;
 }
 

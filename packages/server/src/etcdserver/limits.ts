@@ -56,5 +56,6 @@ export const RAFT_INFLIGHT_MAX = 512;
 export const SERVER_VERSION = "3.5.16";
 export const MIN_CLUSTER_VERSION = "3.0.0";
 
-/** Pieces in which the database of a raft snapshot goes to the socket. Our own: a gigabyte in 4,000 steps. */
-export const RAFT_SNAPSHOT_CHUNK_BYTES = 256 * 1024;
+/** How long a snapshot may take to be read before a warning is logged: at this rate, and at least so long. */
+export const SNAPSHOT_BYTES_PER_SECOND = 100 * 1024 * 1024;
+export const SNAPSHOT_WARNING_MS = 30_000;

@@ -85,8 +85,8 @@ import {
 } from "@etcd-ts/client/wire";
 import type { Auth, Caller } from "../auth/index.ts";
 import { hexId, utf8Text } from "../lib/bytes.ts";
-import type { Clock } from "../lib/clock.ts";
-import { goDuration } from "../lib/go-format.ts";
+import type { Clock, Timer } from "../lib/clock.ts";
+import { goDuration, humanBytes } from "../lib/go-format.ts";
 import type { Logger } from "../lib/log.ts";
 import { deferred, type Later, orAborted } from "../lib/wait.ts";
 import type { Lessor } from "../lease/index.ts";
@@ -118,13 +118,7 @@ import {
   type Snapshot,
 } from "../pb/raftpb.ts";
 import type { MemoryStorage, RawNode } from "../raft/index.ts";
-import {
-  type Backend,
-  type BackendSnapshot,
-  type BoltExport,
-  type ExportOptions,
-  readConsistentIndex,
-} from "../storage/index.ts";
+import { type Backend, type BoltExport, type ExportOptions, readConsistentIndex } from "../storage/index.ts";
 import { AlarmStore, alarmName } from "./apply/alarms.ts";
 import type { ApplyResult } from "./apply/applier.ts";
 import { type Applied, ApplyLoop } from "./apply/apply-loop.ts";
@@ -164,7 +158,8 @@ import {
   LEARNER_READY_PORTION,
   LEASE_REVOKES_IN_FLIGHT_MAX,
   PUBLISH_RETRY_MS,
-  RAFT_SNAPSHOT_CHUNK_BYTES,
+  SNAPSHOT_BYTES_PER_SECOND,
+  SNAPSHOT_WARNING_MS,
   SERVER_VERSION,
   WAITING_PROPOSAL_BYTES_MAX,
   WAITING_PROPOSALS_MAX,
@@ -203,10 +198,8 @@ export interface ServerDeps {
   readonly snapshotIndex: number;
   readonly confState: ConfState;
   readonly consistentIndex: number;
-  /** Where the image of a backend snapshot is written while it is sent. */
-  snapshotPath(): string;
-  /** The open snapshot, or the state some moments later, as etcd's `.db`. */
-  exportImage(snapshot: BackendSnapshot, options: ExportOptions): Promise<BoltExport>;
+  /** The backend as it is now, or some moments later, as etcd's `.db`. */
+  exportImage(options: ExportOptions): Promise<BoltExport>;
   /** Puts a received snapshot in the place of the backend and everything read from it. */
   installSnapshot(snapshot: Snapshot): Promise<void>;
   observer?: ServerObserver | undefined;
@@ -733,9 +726,8 @@ export class Server implements EtcdServer, TransportSink {
       confState: this.#apply.confState,
     };
     const data = this.#cluster.v2StoreBytes();
-    const image = await this.#openImage(undefined);
-    const chunks = () => image.chunks(RAFT_SNAPSHOT_CHUNK_BYTES);
-    return { ...image, chunks, message: { ...message, snapshot: { data, metadata } } };
+    const image = await this.#openImage({ isBackground: true });
+    return { ...image, message: { ...message, snapshot: { data, metadata } } };
   }
 
   // State.
@@ -1717,17 +1709,40 @@ export class Server implements EtcdServer, TransportSink {
 
   async snapshot(ctx: RequestContext): Promise<SnapshotStream> {
     await this.#requireAdminBluntly(ctx);
-    return this.#openImage(ctx.signal);
+    return this.#openImage({ signal: ctx.signal, wantsHash: true });
   }
 
-  async #openImage(signal: AbortSignal | undefined): Promise<SnapshotStream> {
-    const snapshot = await this.#deps.backend.openSnapshot();
-    try {
-      const image = await this.#deps.exportImage(snapshot, { temporaryPath: this.#deps.snapshotPath(), signal });
-      return { totalBytes: image.sizeBytes, chunks: (bytes) => image.chunks(bytes), close: () => image.close() };
-    } finally {
-      snapshot.close();
-    }
+  async #openImage(options: ExportOptions): Promise<SnapshotStream> {
+    const image = await this.#deps.exportImage(options);
+    const { sizeBytes } = image;
+    const startMs = this.#clock.monotonicMs();
+    const patienceMs = Math.max(SNAPSHOT_WARNING_MS, (sizeBytes / SNAPSHOT_BYTES_PER_SECOND) * 1000);
+    let timer: Timer;
+    // A reader that takes its time keeps pages of the backend from being used again.
+    const watch = () => {
+      timer = this.#clock.after(
+        patienceMs,
+        () => {
+          this.#logger.warn("snapshotting taking too long to transfer", {
+            taking: goDuration(this.#clock.monotonicMs() - startMs),
+            bytes: sizeBytes,
+            size: humanBytes(sizeBytes),
+          });
+          watch();
+        },
+        { unref: true },
+      );
+    };
+    watch();
+    return {
+      totalBytes: sizeBytes,
+      chunks: () => image.chunks(),
+      sha256: () => image.sha256(),
+      close: () => {
+        timer.cancel();
+        return image.close();
+      },
+    };
   }
 
   async moveLeader(request: MoveLeaderRequest, ctx: RequestContext): Promise<MoveLeaderResponse> {

@@ -129,6 +129,11 @@ export interface ResponseSink<T> {
   write(message: T | EncodedMessage): boolean;
   /** Resolves when there is room again; rejects with the call's status error when the call is over. */
   drained(): Promise<void>;
+  /**
+   * Resolves when all that was written has left: pieces may change then. Rejects as {@link drained} does. A carrier without
+   * it has copied what it was given, if that was of several pieces.
+   */
+  sent?(): Promise<void>;
   /** Sends the response headers now, without waiting for the first message. */
   flushHeaders(): void;
 }

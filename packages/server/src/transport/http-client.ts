@@ -80,6 +80,19 @@ export function startRequest(request: PeerRequest, tls: PeerTls | undefined): ht
   return started;
 }
 
+/** Writes a piece of the body; resolves when the system has taken it, so that its memory may be used again. */
+export function writeBody(request: http.ClientRequest, bytes: Uint8Array): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onClose = () => reject(request.errored ?? new PeerRequestError("connection closed while writing"));
+    request.once("close", onClose);
+    request.write(bytes, (error) => {
+      request.off("close", onClose);
+      if (error) reject(error);
+      else resolve();
+    });
+  });
+}
+
 /** Waits for the head of the answer. */
 export function responseOf(request: http.ClientRequest): Promise<http.IncomingMessage> {
   return new Promise((resolve, reject) => {

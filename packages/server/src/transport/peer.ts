@@ -13,8 +13,6 @@
  */
 import http from "node:http";
 import https from "node:https";
-import { Readable } from "node:stream";
-import { pipeline as pipeStreams } from "node:stream/promises";
 import { hexId } from "../lib/bytes.ts";
 import { parseTimeMs } from "../lib/clock.ts";
 import { dialErrorText } from "../lib/go-errors.ts";
@@ -31,7 +29,7 @@ import {
   type StreamType,
 } from "./codec.ts";
 import { headerText, requestHeaders, TEXT_CLUSTER_ID_MISMATCH, TEXT_INCOMPATIBLE_VERSION } from "./headers.ts";
-import { PeerRequestError, readBody, request, responseOf, startRequest } from "./http-client.ts";
+import { PeerRequestError, readBody, request, responseOf, startRequest, writeBody } from "./http-client.ts";
 import {
   BODY_BYTES_MAX,
   CLOCK_DRIFT_MS,
@@ -379,11 +377,12 @@ export class Peer {
     const answer = responseOf(post);
     // A receiver that refuses answers before it has read everything: then its answer is the reason, not the broken pipe.
     answer.catch(() => {});
-    const body = async function* () {
-      yield* head;
-      yield* database;
+    const send = async () => {
+      for (const piece of head) await writeBody(post, piece);
+      for await (const chunk of database) await writeBody(post, chunk);
+      post.end();
     };
-    const sent = pipeStreams(Readable.from(body(), { objectMode: false }), post).then(
+    const sent = send().then(
       // The receiver makes everything durable before it answers, and nothing moves meanwhile.
       () => void post.socket?.setTimeout(SNAPSHOT_ANSWER_TIMEOUT_MS),
       (error: unknown) => error,

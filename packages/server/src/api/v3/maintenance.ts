@@ -1,12 +1,11 @@
 /** Maintenance: this member's own state, and the image of its store. */
-import { createHash } from "node:crypto";
 import { Maintenance, SnapshotResponse } from "@etcd-ts/client/wire";
 import { humanBytes } from "../../lib/go-format.ts";
 import { EncodedMessage, type ServiceRegistration, serve } from "../../rpc/index.ts";
 import { type ApiDeps, callerOf } from "./context.ts";
 import type { ServingState } from "./health.ts";
 
-/** Pieces of a snapshot stream; what etcd sends. */
+/** Pieces of a snapshot stream; what etcd sends. Chunks of the image are multiples of it, but for the last. */
 const SNAPSHOT_PIECE_BYTES = 32 * 1024;
 
 /** `blob` of a SnapshotResponse. */
@@ -23,20 +22,6 @@ function pieceOf(remainingBytes: number, blob: Uint8Array): EncodedMessage {
   for (; length >= 0x80; length >>>= 7) head[at++] = (length & 0x7f) | 0x80;
   head[at++] = length;
   return new EncodedMessage([head.subarray(0, at), blob]);
-}
-
-/** The same bytes in pieces of equal size, the last one smaller. */
-async function* inPieces(chunks: AsyncIterable<Uint8Array>, size: number): AsyncGenerator<readonly Uint8Array[]> {
-  let rest: Uint8Array = new Uint8Array(0);
-  for await (const chunk of chunks) {
-    const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
-    const pieces: Uint8Array[] = [];
-    let at = 0;
-    for (; bytes.length - at >= size; at += size) pieces.push(bytes.subarray(at, at + size));
-    rest = bytes.subarray(at);
-    yield pieces;
-  }
-  if (rest.length > 0) yield [rest];
 }
 
 export function maintenanceService({ server, logger, limits }: ApiDeps, serving: ServingState): ServiceRegistration {
@@ -76,16 +61,17 @@ export function maintenanceService({ server, logger, limits }: ApiDeps, serving:
           const { totalBytes } = snapshot;
           const size = humanBytes(totalBytes);
           logger.info("sending database snapshot to client", { "total-bytes": totalBytes, size });
-          const hash = createHash("sha256");
-          let sentBytes = 0;
-          for await (const blobs of inPieces(snapshot.chunks(), SNAPSHOT_PIECE_BYTES)) {
-            for (const blob of blobs) {
-              hash.update(blob);
-              sentBytes += blob.length;
-              if (!out.write(pieceOf(totalBytes - sentBytes, blob))) await out.drained();
+          let leftBytes = totalBytes;
+          for await (const chunk of snapshot.chunks()) {
+            for (let at = 0; at < chunk.length; at += SNAPSHOT_PIECE_BYTES) {
+              const blob = chunk.subarray(at, at + SNAPSHOT_PIECE_BYTES);
+              leftBytes -= blob.length;
+              if (!out.write(pieceOf(leftBytes, blob)) && !out.sent) await out.drained();
             }
+            // The next one may come in the same memory.
+            await out.sent?.();
           }
-          const blob = hash.digest();
+          const blob = snapshot.sha256();
           logger.info("sending database sha256 checksum to client", {
             "total-bytes": totalBytes,
             "checksum-size": blob.length,

@@ -11,12 +11,21 @@ import { CONTINUATIONS_MAX, IDLE_FRAMES_BURST, LINGER_TIMEOUT_MS, RESETS_BURST }
 /** The server's end of a connection; what the client sends is pushed, what comes back is cut into frames. */
 class Wire extends Duplex {
   sent: Buffer = Buffer.alloc(0);
+  /** The system takes nothing until {@link release}. */
+  isHeld = false;
+  #held: (() => void) | undefined;
 
   override _read(): void {}
 
   override _write(chunk: Buffer, _encoding: string, done: () => void): void {
     this.sent = Buffer.concat([this.sent, chunk]);
-    done();
+    if (this.isHeld) this.#held = done;
+    else done();
+  }
+
+  release(): void {
+    this.isHeld = false;
+    this.#held?.();
   }
 
   frames(): { type: number; flags: number; streamId: number; payload: Buffer }[] {
@@ -196,6 +205,46 @@ describe("a connection", () => {
     await send(wire, frame(FrameType.WindowUpdate, 0, 1, Buffer.from("00000064", "hex")));
     expect(received()).toBe(1000);
     expect(wire.frames().at(-1)).toMatchObject({ type: FrameType.Headers, flags: 5, streamId: 1 });
+  });
+
+  it("tells when all of an answer has left, through the windows and into the system", async () => {
+    let stream: ServerStream | undefined;
+    const { wire } = open({
+      onRequest: (opened) => {
+        stream = opened;
+      },
+    });
+    const window = Buffer.from("000400000064", "hex"); // INITIAL_WINDOW_SIZE = 100
+    await send(wire, PREFACE, frame(FrameType.Settings, 0, 0, window), headers(1));
+    let told = 0;
+    const ask = () => stream?.whenSent(() => told++);
+    stream?.sendHeaders();
+    stream?.write([Buffer.alloc(300, 1)]);
+    ask();
+    await send(wire, frame(FrameType.WindowUpdate, 0, 1, Buffer.from("00000064", "hex")));
+    expect(told).toBe(0);
+    await send(wire, frame(FrameType.WindowUpdate, 0, 1, Buffer.from("00000064", "hex")));
+    expect(told).toBe(1);
+    // Nothing is on its way: at once, or nearly so.
+    ask();
+    await turn();
+    expect(told).toBe(2);
+    await send(wire, frame(FrameType.WindowUpdate, 0, 1, Buffer.from("00000190", "hex")));
+    wire.isHeld = true;
+    stream?.write([Buffer.alloc(300, 2)]);
+    ask();
+    await turn();
+    expect(told).toBe(2);
+    wire.release();
+    await turn();
+    await turn();
+    expect(told).toBe(3);
+    // A stream that is gone tells nothing.
+    stream?.write([Buffer.alloc(300, 3)]);
+    ask();
+    await send(wire, frame(FrameType.RstStream, 0, 1, Buffer.alloc(4)));
+    await turn();
+    expect(told).toBe(3);
   });
 
   it("takes a ping after every piece of a long answer, as Go's clients send them", async () => {

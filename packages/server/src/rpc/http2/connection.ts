@@ -18,6 +18,7 @@
  * ignored, pushes are never made.
  */
 import type { Duplex } from "node:stream";
+import { EMPTY_BYTES } from "../../lib/bytes.ts";
 import type { Clock, Timer } from "../../lib/clock.ts";
 import {
   DEFAULT_FRAME_BYTES,
@@ -161,6 +162,8 @@ export class ServerStream {
   isWaiting = false;
   hasHeaders = false;
   needsDrain = false;
+  /** To be called when the queue, empty by then, has left. */
+  onSent: (() => void) | undefined;
 
   constructor(id: number, connection: ServerConnection, sendWindow: number) {
     this.id = id;
@@ -185,6 +188,13 @@ export class ServerStream {
   writeMessage(pieces: readonly Uint8Array[], byteLength: number): boolean {
     if (this.isGone || this.isLocalEnded) return true;
     return this.connection.sendMessage(this, pieces, byteLength);
+  }
+
+  /** Calls `fn` when nothing of what was written is needed any more; never, should the stream be gone before. */
+  whenSent(fn: () => void): void {
+    if (this.isGone) return;
+    if (this.queuedBytes > 0) this.onSent = fn;
+    else this.connection.whenFlushed(fn);
   }
 
   /** Ends the answer without an error. */
@@ -236,6 +246,7 @@ export class ServerConnection {
   #isLeaving = false;
   #flushIsDue = false;
   #isSocketFull = false;
+  #whenFlushed: (() => void)[] = [];
 
   #peerFrameBytes = DEFAULT_FRAME_BYTES;
   #peerStreamWindow = DEFAULT_WINDOW_BYTES;
@@ -743,6 +754,7 @@ export class ServerConnection {
     stream.queue = NO_PIECES;
     stream.queuedBytes = 0;
     stream.trailers = undefined;
+    stream.onSent = undefined;
     this.#heldBytes -= stream.held;
     stream.held = 0;
     this.#streams.delete(stream.id);
@@ -777,6 +789,10 @@ export class ServerConnection {
       if (stream.queuedBytes > 0) this.#waiting.push(stream);
       else {
         stream.isWaiting = false;
+        if (stream.onSent) {
+          this.whenFlushed(stream.onSent);
+          stream.onSent = undefined;
+        }
         const { trailers } = stream;
         if (trailers) {
           stream.trailers = undefined;
@@ -819,6 +835,12 @@ export class ServerConnection {
     this.#flushSoon();
   }
 
+  /** Calls `fn` when the system has taken all that was framed so far. */
+  whenFlushed(fn: () => void): void {
+    this.#whenFlushed.push(fn);
+    this.#flushSoon();
+  }
+
   #flushSoon(): void {
     if (this.#flushIsDue) return;
     this.#flushIsDue = true;
@@ -827,7 +849,8 @@ export class ServerConnection {
 
   #flush(): void {
     this.#flushIsDue = false;
-    if (this.#writer.isEmpty || this.#socket.destroyed) return;
+    const listeners = this.#whenFlushed;
+    if ((this.#writer.isEmpty && listeners.length === 0) || this.#socket.destroyed) return;
     const chunks = this.#writer.take();
     let mayGoOn = true;
     if (chunks.length === 1) mayGoOn = this.#socket.write(chunks[0]);
@@ -835,6 +858,15 @@ export class ServerConnection {
       this.#socket.cork();
       for (const chunk of chunks) mayGoOn = this.#socket.write(chunk);
       this.#socket.uncork();
+    }
+    if (listeners.length > 0) {
+      this.#whenFlushed = [];
+      const call = () => {
+        for (const listener of listeners) listener();
+      };
+      // Nothing behind all the rest: its turn comes when that has gone.
+      if (this.#socket.writableLength === 0) call();
+      else this.#socket.write(EMPTY_BYTES, call);
     }
     if (!mayGoOn && this.#socket.writableLength > SOCKET_QUEUE_BYTES) this.#isSocketFull = true;
   }

@@ -121,6 +121,7 @@ class NativeCall implements CallContext, StreamEvents, LaterListener<unknown> {
   #isRequestEnded = false;
   #reader: Deferred<void> | undefined;
   #drain: Deferred<void> | undefined;
+  #sent: Deferred<void> | undefined;
 
   constructor(server: NativeServer, stream: ServerStream, head: RequestHead, peer: PeerInfo) {
     const { route, metadata, timeoutMs } = head;
@@ -466,6 +467,13 @@ class NativeCall implements CallContext, StreamEvents, LaterListener<unknown> {
         this.#drain ??= deferred();
         return this.#drain.promise;
       },
+      sent: () => {
+        if (this.over) return Promise.reject(this.over);
+        const sent = deferred<void>();
+        this.#sent = sent;
+        stream.whenSent(() => sent.resolve());
+        return sent.promise;
+      },
       flushHeaders: () => {
         if (!this.over) stream.sendHeaders();
       },
@@ -517,6 +525,10 @@ class NativeCall implements CallContext, StreamEvents, LaterListener<unknown> {
       // Nobody may be waiting any more; a rejection without a listener would end the process.
       this.#drain.promise.catch(() => {});
       this.#drain.reject(reason);
+    }
+    if (this.#sent) {
+      this.#sent.promise.catch(() => {});
+      this.#sent.reject(reason);
     }
   }
 }

@@ -12,7 +12,6 @@ import { silentLogger } from "../../lib/log.ts";
 import { BulkLoad } from "./bulk.ts";
 import { LmdbBackend, openBackend } from "./backend.ts";
 import { Environment } from "./environment.ts";
-import { PinnedReader, type ReadTransaction } from "./reader.ts";
 import type { BackendOptions, BackendReader, ScanOptions, Table } from "./types.ts";
 
 const folders: string[] = [];
@@ -574,28 +573,5 @@ describe("a write that throws", () => {
     const again = await openBackend(options(folder, { commits: "inline" }));
     expect(rows(again, "meta")).toEqual([["durable", "1"]]);
     await again.close();
-  });
-});
-
-describe("PinnedReader", () => {
-  it("names a row whose checksum does not fit, when it is asked to look", async () => {
-    const opened = options(temporaryFolder(), { commits: "inline" });
-    const backend = await openBackend(opened);
-    const value = utf8Bytes("the value that a disk bends");
-    backend.write((batch) => batch.put("key", utf8Bytes("a"), value));
-    await backend.flush();
-    await backend.close();
-    const bytes = fs.readFileSync(opened.path);
-    for (let at = bytes.indexOf(value); at >= 0; at = bytes.indexOf(value, at + 1)) {
-      bytes[at] = (bytes[at] as number) ^ 1;
-    }
-    fs.writeFileSync(opened.path, bytes);
-    const environment = new Environment(opened);
-    const transaction = environment.root.useReadTransaction() as unknown as ReadTransaction;
-    expect(rows(new PinnedReader(environment, transaction), "key")).toHaveLength(1);
-    const careful = new PinnedReader(environment, transaction, { checksSums: true });
-    expect(() => rows(careful, "key")).toThrow("the row at key 61 has a wrong checksum");
-    transaction.done();
-    await environment.close();
   });
 });

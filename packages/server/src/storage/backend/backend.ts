@@ -98,12 +98,19 @@ class SharedEnvironment {
 
 class Snapshot extends PinnedReader implements BackendSnapshot {
   readonly sizeBytes: number;
+  readonly file: BackendSnapshot["file"];
   readonly #release: () => void;
   #isOpen = true;
 
-  constructor(environment: Environment, transaction: ReadTransaction, sizeBytes: number, release: () => void) {
+  constructor(
+    environment: Environment,
+    transaction: ReadTransaction,
+    { path, sizeBytes }: { readonly path: string; readonly sizeBytes: number },
+    release: () => void,
+  ) {
     super(environment, transaction);
     this.sizeBytes = sizeBytes;
+    this.file = { path, descriptor: environment.descriptor };
     this.#release = release;
   }
 
@@ -419,7 +426,8 @@ export class LmdbBackend implements Backend {
     shared.hold();
     this.#openSnapshots++;
     this.#options.observer?.snapshotted?.(this.#options.clock.monotonicMs() - start);
-    return new Snapshot(shared.environment, transaction, this.#sizes.fileBytes, () => {
+    const about = { path: this.path, sizeBytes: this.#sizes.fileBytes };
+    return new Snapshot(shared.environment, transaction, about, () => {
       transaction.done();
       this.#openSnapshots--;
       void shared.release();

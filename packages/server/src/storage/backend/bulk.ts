@@ -72,6 +72,13 @@ export class BulkLoad {
     return this.#environment.root.transactionSync(() => fn(this.#rows), 2);
   }
 
+  /** Pushes what was written to the disk: now and then, the disk is never far behind, and others do not wait behind all of it. */
+  push(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      fs.fdatasync(this.#environment.descriptor, (error) => (error ? reject(error) : resolve()));
+    });
+  }
+
   /** The environment that is being filled, for those who copy whole tables. */
   get environment(): Environment {
     return this.#environment;

@@ -2,6 +2,7 @@
  * The LMDB environment: how the file is opened, and how the rows of a layer are written to it in one transaction.
  * Shared by the thread that reads and the worker that writes; within a process both use the same mapping.
  */
+import fs from "node:fs";
 import { type Database, open, type RootDatabase } from "lmdb";
 import { assert } from "../../lib/assert.ts";
 import { crc32c } from "../../lib/crc32c.ts";
@@ -48,6 +49,8 @@ export class Environment {
   readonly stores: readonly Store[];
   /** Whether rows of etcd's buckets carry checksums: all files but those made before there were any. */
   readonly hasSums: boolean;
+  /** Of this very file, whatever its name becomes: for those who read its pages while a read transaction pins them. */
+  readonly descriptor: number;
 
   constructor(options: EnvironmentOptions) {
     this.root = open<Uint8Array, Uint8Array>({
@@ -63,6 +66,7 @@ export class Environment {
       mapSize: options.mapSizeBytes ?? DEFAULT_MAP_SIZE_BYTES,
       permissionsMode: 0o600,
     } as Parameters<typeof open>[0]) as RootDatabase<Uint8Array, Uint8Array>;
+    this.descriptor = fs.openSync(options.path, "r");
     // One transaction for all of them: in a new file each would cost a sync of its own.
     const openStore = (name: string) =>
       this.root.openDB<Uint8Array, Uint8Array>({ name, encoding: "binary", keyEncoding: "binary" });
@@ -100,8 +104,10 @@ export class Environment {
     }, 2);
   }
 
-  close(): Promise<void> {
-    return this.root.close();
+  /** The descriptor last, and by another thread: with it a big file that has no name any more is given up. */
+  async close(): Promise<void> {
+    await this.root.close();
+    await new Promise<void>((resolve) => fs.close(this.descriptor, () => resolve()));
   }
 }
 

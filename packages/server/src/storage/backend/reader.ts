@@ -2,7 +2,6 @@
 import { compareBytes, copyBytes, EMPTY_BYTES, type KeyString, keyBytes, keyString } from "../../lib/bytes.ts";
 import type { Environment, Store } from "./environment.ts";
 import { type Layer, lowerBound, type SortedKeys } from "./layer.ts";
-import { hasRightSum } from "./sums.ts";
 import { type BackendReader, type ScanOptions, type ScanVisitor, TABLES, type Table } from "./types.ts";
 
 export const tableIndex: ReadonlyMap<Table, number> = new Map(TABLES.map((table, index) => [table, index]));
@@ -28,7 +27,6 @@ function storeRows(
   store: Store,
   options: Omit<ScanOptions, "limit">,
   transaction: ReadTransaction | undefined,
-  checksSums = false,
 ): Iterator<Row | Uint8Array> {
   const { reverse = false, keysOnly = false } = options;
   const low = options.start && options.start.length > 0 ? options.start : undefined;
@@ -40,27 +38,22 @@ function storeRows(
   const request = { ...range, values: !keysOnly, ...(transaction && { transaction }) };
   const rows = store.getRange(request as unknown as Parameters<Store["getRange"]>[0]);
   const stored = rows[Symbol.iterator]() as unknown as Iterator<Row | Uint8Array>;
-  return keysOnly || store.sumBytes === 0 ? stored : new RowsWithoutSums(stored as Iterator<Row>, store, checksSums);
+  return keysOnly || store.sumBytes === 0 ? stored : new RowsWithoutSums(stored as Iterator<Row>, store);
 }
 
 class RowsWithoutSums implements Iterator<Row> {
   readonly #stored: Iterator<Row>;
   readonly #store: Store;
-  readonly #checksSums: boolean;
 
-  constructor(stored: Iterator<Row>, store: Store, checksSums: boolean) {
+  constructor(stored: Iterator<Row>, store: Store) {
     this.#stored = stored;
     this.#store = store;
-    this.#checksSums = checksSums;
   }
 
   next(): IteratorResult<Row> {
     const next = this.#stored.next();
     if (next.done) return next;
     const { key, value } = next.value;
-    if (this.#checksSums && !hasRightSum(key, value)) {
-      throw new Error(`the row at key ${Buffer.from(key).toString("hex")} has a wrong checksum`);
-    }
     return { done: false, value: { key, value: value.subarray(0, withoutSum(value.length, this.#store)) } };
   }
 
@@ -95,12 +88,11 @@ export function scanStore(
   options: ScanOptions,
   transaction: ReadTransaction | undefined,
   visit: ScanVisitor,
-  checksSums = false,
 ): void {
   if (isEmptyRange(options)) return;
   const { keysOnly = false } = options;
   let left = options.limit ?? Number.POSITIVE_INFINITY;
-  const rows = storeRows(store, options, transaction, checksSums);
+  const rows = storeRows(store, options, transaction);
   try {
     while (left-- > 0) {
       const next = rows.next();
@@ -278,23 +270,14 @@ export function scanLayers(
   }
 }
 
-/**
- * The state that a read transaction pins. With `checksSums`, a scan throws at a row whose checksum does not fit: what
- * copies rows to where they get new checksums must not make damage look sound.
- */
+/** The state that a read transaction pins. */
 export class PinnedReader implements BackendReader {
   readonly #environment: Environment;
   readonly #transaction: ReadTransaction;
-  readonly #checksSums: boolean;
 
-  constructor(
-    environment: Environment,
-    transaction: ReadTransaction,
-    { checksSums = false }: { readonly checksSums?: boolean } = {},
-  ) {
+  constructor(environment: Environment, transaction: ReadTransaction) {
     this.#environment = environment;
     this.#transaction = transaction;
-    this.#checksSums = checksSums;
   }
 
   get(table: Table, key: Uint8Array): Uint8Array | undefined {
@@ -311,7 +294,7 @@ export class PinnedReader implements BackendReader {
   }
 
   scan(table: Table, options: ScanOptions, visit: ScanVisitor): void {
-    scanStore(this.#store(table), options, this.#transaction, visit, this.#checksSums);
+    scanStore(this.#store(table), options, this.#transaction, visit);
   }
 
   first(table: Table, options: Omit<ScanOptions, "limit">): Row | undefined {

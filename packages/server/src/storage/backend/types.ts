@@ -98,6 +98,11 @@ export interface BackendTxn extends BackendReader {
 export interface BackendSnapshot extends BackendReader, AsyncDisposable {
   /** Bytes of the file, as {@link Backend.sizeBytes} was. */
   readonly sizeBytes: number;
+  /**
+   * The LMDB file, open for reading. While the snapshot is open, the pages of each state that its meta pages name stay as
+   * they are: the one that is pinned, and those that come after it.
+   */
+  readonly file: { readonly path: string; readonly descriptor: number };
   /** Harmless when repeated. */
   close(): void;
 }

@@ -1,4 +1,5 @@
 import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
@@ -8,18 +9,20 @@ import { afterEach, describe, expect, it } from "vitest";
 import { compareBytes, keyString, utf8Bytes } from "../../lib/bytes.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { silentLogger } from "../../lib/log.ts";
-import { type Backend, openBackend } from "../backend/index.ts";
+import { type Backend, BUCKETS, openBackend } from "../backend/index.ts";
+import { ListCursor } from "../rows.ts";
 import { encodeKeyValue, hasIndexMarker, nameKey, revisionKey, tombstoneKey } from "../schema/index.ts";
 import {
   BoltWriter,
+  type ExportOptions,
   exportBolt,
-  exportBoltInWorker,
   hashKeyValues,
   importBolt,
   importBoltInWorker,
   openBolt,
   summarize,
 } from "./index.ts";
+import { BoltImage, type ImageSource } from "./image.ts";
 
 const folders: string[] = [];
 
@@ -277,13 +280,8 @@ describe.skipIf(!hasFixtures)("bbolt files of real etcd", () => {
       expect(fs.readdirSync(folder)).toEqual(["db.lmdb"]);
       const backend = await openInline(backendPath);
       expect(hasIndexMarker(backend)).toBe(true);
-      const snapshot = await backend.openSnapshot();
-      const exported = await exportBolt(snapshot, { temporaryPath: path.join(folder, "export.tmp") });
-      snapshot.close();
       const out = path.join(folder, "out.db");
-      for await (const chunk of exported.chunks()) fs.appendFileSync(out, chunk);
-      expect(fs.statSync(out).size).toBe(exported.sizeBytes);
-      await exported.close();
+      await save(backend, out);
       await backend.close();
       expect(fs.readdirSync(folder).sort()).toEqual(["db.lmdb", "db.lmdb-lock", "out.db"]);
       const bolt = openBolt(out);
@@ -301,6 +299,133 @@ describe.skipIf(!hasFixtures)("bbolt files of real etcd", () => {
   );
 });
 
+describe("an image made as it is sent", () => {
+  /** Rows in memory; `lie` makes the first pass see other lengths than the second. */
+  class Rows implements ImageSource {
+    readonly #rows: ReadonlyMap<string, readonly (readonly [Uint8Array, Uint8Array])[]>;
+    readonly #lie: number;
+
+    constructor(buckets: Buckets, lie = 0) {
+      this.#rows = new Map(buckets);
+      this.#lie = lie;
+    }
+
+    cursor(bucket: string): ListCursor {
+      return new ListCursor(this.#rows.get(bucket) ?? []);
+    }
+
+    eachSize(bucket: string, visit: (keyBytes: number, valueBytes: number) => void): void {
+      for (const [key, value] of this.#rows.get(bucket) ?? []) visit(key.length, value.length + this.#lie);
+    }
+  }
+
+  function take(image: BoltImage, chunkBytes: number): Buffer {
+    const chunks: Buffer[] = [];
+    const file = image.writeTo({
+      memory: () => Buffer.alloc(chunkBytes, 0xee),
+      filled: (chunk) => {
+        chunks.push(chunk);
+      },
+    });
+    while (!file.next().done);
+    for (const chunk of chunks.slice(0, -1)) expect(chunk.length).toBe(chunkBytes);
+    return Buffer.concat(chunks);
+  }
+
+  it("is the file that the writer makes, whatever the rows and however it is cut", () => {
+    const folder = temporaryFolder();
+    const lengths = fc.oneof(
+      { weight: 20, arbitrary: fc.nat(60) },
+      { weight: 4, arbitrary: fc.constantFrom(300, 900, 4_000) },
+      { weight: 1, arbitrary: fc.constantFrom(4_064, 4_065, 20_000, 150_000) },
+    );
+    const anyRows = fc
+      .tuple(fc.constantFrom(3, 40, 700), fc.array(lengths, { maxLength: 300 }))
+      .map(([keyBytes, values]) =>
+        values.map(
+          (length, n) => [Buffer.alloc(keyBytes, String(n).padStart(3, "0")), Buffer.alloc(length, n)] as const,
+        ),
+      );
+    fc.assert(
+      fc.property(
+        fc.array(anyRows, { maxLength: 4 }),
+        fc.constantFrom(2048, 4096, 16_384),
+        fc.constantFrom(0.5, 0.9, 1),
+        fc.constantFrom(1, 3, 64),
+        (tables, pageSizeBytes, fill, pagesPerChunk) => {
+          const file = path.join(folder, "x.db");
+          const buckets = tables.map((rows, n) => [`bucket${n}`, rows] as const);
+          writeFile(file, buckets, { pageSizeBytes, fill });
+          const names = buckets.map(([name]) => name);
+          const image = new BoltImage(new Rows(buckets), names, { pageSizeBytes, fill });
+          const bytes = take(image, pagesPerChunk * pageSizeBytes);
+          expect(image.sizeBytes).toBe(bytes.length);
+          expect(bytes.equals(fs.readFileSync(file))).toBe(true);
+        },
+      ),
+      { numRuns: 100 },
+    );
+  });
+
+  it("is never finished when the rows are not those that were measured", () => {
+    const names = ["key"];
+    const longer = new BoltImage(new Rows([["key", counted(3_000)]], -10), names);
+    expect(() => take(longer, 65_536)).toThrow("rows that are longer than they were");
+    const [more, fewer] = [counted(3_000), counted(2_990)];
+    for (const [measured, read] of [
+      [more, fewer],
+      [fewer, more],
+    ] as const) {
+      const [first, second] = [new Rows([["key", measured]]), new Rows([["key", read]])];
+      const source: ImageSource = {
+        cursor: (bucket) => second.cursor(bucket),
+        eachSize: (bucket, visit) => first.eachSize(bucket, visit),
+      };
+      expect(() => take(new BoltImage(source, names), 65_536)).toThrow(/rows/);
+    }
+  });
+
+  it("has the rows of a backend that was written to at random, old pages, long values and all", async () => {
+    const folder = temporaryFolder();
+    const backend = await openInline(path.join(folder, "db.lmdb"));
+    const steps = fc.array(
+      fc.record({
+        table: fc.constantFrom("key", "lease", "meta", "authUsers", "live" as const),
+        key: fc.uint8Array({ minLength: 1, maxLength: 30 }),
+        bytes: fc.oneof(fc.nat(80), fc.constantFrom(1_900, 2_040, 5_000, 70_000)),
+        isDeleted: fc.boolean(),
+        flushes: fc.nat(5).map((n) => n === 0),
+      }),
+      { minLength: 20, maxLength: 120 },
+    );
+    await fc.assert(
+      fc.asyncProperty(steps, async (all) => {
+        for (const { table, key, bytes, isDeleted, flushes } of all) {
+          backend.write((tx) => {
+            if (isDeleted) tx.delete(table, key);
+            else tx.put(table, key, Buffer.alloc(bytes, key[0]));
+          });
+          if (flushes) await backend.flush();
+        }
+        const out = path.join(folder, "out.db");
+        await save(backend, out);
+        const bolt = openBolt(out);
+        expect(bolt.check()).toEqual([]);
+        for (const bucket of BUCKETS) {
+          const rows: [string, string][] = [];
+          backend.scan(bucket, {}, (key, value) => {
+            rows.push([keyString(key), keyString(value)]);
+          });
+          expect([...bolt.rows(bucket)].map(([key, value]) => [keyString(key), keyString(value)])).toEqual(rows);
+        }
+        bolt.close();
+      }),
+      { numRuns: 12 },
+    );
+    await backend.close();
+  });
+});
+
 function openInline(file: string): Promise<Backend> {
   return openBackend({
     path: file,
@@ -311,6 +436,15 @@ function openInline(file: string): Promise<Backend> {
       throw error;
     },
   });
+}
+
+/** Writes the image of a backend to `file`; gives its size. */
+async function save(backend: Backend, file: string, options?: ExportOptions): Promise<number> {
+  await using image = await exportBolt(backend, { isInline: true, ...options });
+  fs.writeFileSync(file, "");
+  for await (const chunk of image.chunks()) fs.appendFileSync(file, chunk);
+  expect(fs.statSync(file).size).toBe(image.sizeBytes);
+  return image.sizeBytes;
 }
 
 describe("exportBolt() and importBolt()", () => {
@@ -325,8 +459,7 @@ describe("exportBolt() and importBolt()", () => {
       for (const name of names) tx.put("authUsers", nameKey(name), record(name));
     });
     const out = path.join(folder, "out.db");
-    const snapshot = await backend.openSnapshot();
-    const exported = await exportBolt(snapshot, { temporaryPath: out });
+    await save(backend, out);
     const bolt = openBolt(out);
     expect([...bolt.rows("authUsers")].map(([key]) => keyString(key))).toEqual(names.map(keyString).sort());
     bolt.close();
@@ -335,8 +468,6 @@ describe("exportBolt() and importBolt()", () => {
     const imported = await openInline(again);
     for (const name of names) expect(imported.get("authUsers", nameKey(name))).toBeDefined();
     await imported.close();
-    await exported.close();
-    snapshot.close();
     await backend.close();
   });
 
@@ -353,23 +484,7 @@ describe("exportBolt() and importBolt()", () => {
     expect(fs.readdirSync(folder)).toEqual(["x.db"]);
   });
 
-  it("an aborted export removes its file", async () => {
-    const folder = temporaryFolder();
-    const backend = await openInline(path.join(folder, "db.lmdb"));
-    backend.write((tx) => {
-      for (let n = 2; n < 5_000; n++) tx.put("key", revisionKey(n, 0), row(n));
-    });
-    const snapshot = await backend.openSnapshot();
-    const stop = new AbortController();
-    const exported = exportBolt(snapshot, { temporaryPath: path.join(folder, "export.tmp"), signal: stop.signal });
-    stop.abort(new Error("enough"));
-    await expect(exported).rejects.toThrow("enough");
-    snapshot.close();
-    await backend.close();
-    expect(fs.existsSync(path.join(folder, "export.tmp"))).toBe(false);
-  });
-
-  it("in threads of their own give the same files, and end early when they are told to", async () => {
+  it("in threads of their own give the same files, whoever writes meanwhile", async () => {
     const folder = temporaryFolder();
     const backendPath = path.join(folder, "db.lmdb");
     const backend = await openInline(backendPath);
@@ -377,36 +492,120 @@ describe("exportBolt() and importBolt()", () => {
       for (let n = 2; n < 9_000; n++) tx.put("key", revisionKey(n, 0), row(n));
     });
     const [here, there] = [path.join(folder, "here.db"), path.join(folder, "there.db")];
-    const snapshot = await backend.openSnapshot();
-    const one = await exportBolt(snapshot, { temporaryPath: here });
-    const other = await exportBoltInWorker({ backendPath, temporaryPath: there });
-    expect(other.sizeBytes).toBe(one.sizeBytes);
+    await save(backend, here);
+    const image = await exportBolt(backend, { wantsHash: true });
+    // From here on all of the file's pages are given up, several times over.
+    const pieces: Buffer[] = [];
+    for await (const chunk of image.chunks()) {
+      pieces.push(Buffer.from(chunk));
+      backend.write((tx) => {
+        for (let n = 2; n < 9_000; n++) tx.put("key", revisionKey(n, 0), row(n + pieces.length));
+      });
+      await backend.flush();
+    }
+    fs.writeFileSync(there, Buffer.concat(pieces));
     expect(fs.readFileSync(there).equals(fs.readFileSync(here))).toBe(true);
+    expect(Buffer.from(image.sha256())).toEqual(createHash("sha256").update(fs.readFileSync(here)).digest());
+    await image.close();
 
     const again = path.join(folder, "again.lmdb");
     const imported = await importBoltInWorker({ boltPath: there, backendPath: again });
     expect(imported).toEqual({ revision: 8_999, rows: 8_998 });
     const copy = await openInline(again);
-    expect(copy.get("key", revisionKey(4_711, 0))).toEqual(backend.get("key", revisionKey(4_711, 0)));
+    expect(copy.get("key", revisionKey(4_711, 0))).toEqual(Buffer.from(row(4_711)));
     await copy.close();
+    fs.truncateSync(there, 40 * 4096);
+    const damaged = importBoltInWorker({ boltPath: there, backendPath: path.join(folder, "damaged.lmdb") });
+    await expect(damaged).rejects.toThrow(/page|file/);
+    await backend.close();
+    expect(fs.readdirSync(folder).sort()).toEqual([
+      ...["again.lmdb", "again.lmdb-lock", "db.lmdb", "db.lmdb-lock", "here.db", "there.db"],
+    ]);
+  });
 
+  it("an image goes on through a defragmentation, and after its backend was closed", async () => {
+    const folder = temporaryFolder();
+    const backendPath = path.join(folder, "db.lmdb");
+    const backend = await openInline(backendPath);
+    backend.write((tx) => {
+      for (let n = 2; n < 9_000; n++) tx.put("key", revisionKey(n, 0), row(n));
+    });
+    const before = path.join(folder, "before.db");
+    await save(backend, before);
+    const image = await exportBolt(backend);
+    const pieces: Buffer[] = [];
+    for await (const chunk of image.chunks()) {
+      pieces.push(Buffer.from(chunk));
+      if (pieces.length === 1) {
+        backend.write((tx) => {
+          for (let n = 2; n < 9_000; n++) tx.delete("key", revisionKey(n, 0));
+        });
+        await backend.defragment();
+      }
+      if (pieces.length === 3) await backend.close();
+    }
+    expect(pieces.length).toBeGreaterThan(4);
+    expect(Buffer.concat(pieces).equals(fs.readFileSync(before))).toBe(true);
+    await image.close();
+    await image.close();
+  });
+
+  it("end early when they are told to, and let go of the backend", async () => {
+    const folder = temporaryFolder();
+    const backend = await openInline(path.join(folder, "db.lmdb"));
+    backend.write((tx) => {
+      for (let n = 2; n < 9_000; n++) tx.put("key", revisionKey(n, 0), row(n));
+    });
     // More at once than threads are started for: some wait, and all of them end.
     const stop = new AbortController();
-    const stopped = Array.from({ length: 10 }, (_, n) =>
-      exportBoltInWorker({ backendPath, temporaryPath: path.join(folder, `stopped-${n}`), signal: stop.signal }),
-    );
+    const stopped = Array.from({ length: 20 }, () => exportBolt(backend, { signal: stop.signal }));
     stop.abort(new Error("enough"));
     for (const result of await Promise.allSettled(stopped)) {
       expect(result).toMatchObject({ status: "rejected", reason: { message: "enough" } });
     }
-    fs.truncateSync(there, 40 * 4096);
-    const damaged = importBoltInWorker({ boltPath: there, backendPath: path.join(folder, "damaged.lmdb") });
-    await expect(damaged).rejects.toThrow(/page|file/);
-    await one.close();
-    await other.close();
-    snapshot.close();
+    for (const isInline of [false, true]) {
+      const between = new AbortController();
+      const image = await exportBolt(backend, { signal: between.signal, isInline });
+      const cut = (async () => {
+        for await (const _chunk of image.chunks()) between.abort(new Error("hung up"));
+      })();
+      await expect(cut).rejects.toThrow("hung up");
+      await image.close();
+      const closed = await exportBolt(backend, { isInline });
+      const chunks = closed.chunks()[Symbol.asyncIterator]();
+      await chunks.next();
+      await closed.close();
+      await expect(chunks.next()).rejects.toThrow("the image is closed");
+    }
+    // All turns were given back.
+    await (await exportBolt(backend)).close();
     await backend.close();
-    expect(fs.readdirSync(folder).sort()).toEqual(["again.lmdb", "again.lmdb-lock", "db.lmdb", "db.lmdb-lock"]);
+    await expect(exportBolt(backend)).rejects.toThrow("after close");
+  });
+
+  it("a row that the disk bent ends the image, in a thread of its own or not", async () => {
+    const folder = temporaryFolder();
+    const backendPath = path.join(folder, "db.lmdb");
+    const backend = await openInline(backendPath);
+    const value = utf8Bytes("the value that a disk bends");
+    backend.write((tx) => {
+      for (let n = 2; n < 9_000; n++) tx.put("key", revisionKey(n, 0), n === 8_000 ? value : row(n));
+    });
+    await backend.close();
+    const bytes = fs.readFileSync(backendPath);
+    for (let at = bytes.indexOf(value); at >= 0; at = bytes.indexOf(value, at + 1)) {
+      bytes[at] = (bytes[at] as number) ^ 1;
+    }
+    fs.writeFileSync(backendPath, bytes);
+    const again = await openInline(backendPath);
+    for (const isInline of [true, false]) {
+      await using image = await exportBolt(again, { isInline });
+      const taken = (async () => {
+        for await (const _chunk of image.chunks());
+      })();
+      await expect(taken).rejects.toThrow(/is damaged: its checksum is wrong/);
+    }
+    await again.close();
   });
 
   it.skipIf(!realBin)("the real etcdutl finds the same hash in what we export, and its check passes", async () => {
@@ -420,9 +619,8 @@ describe("exportBolt() and importBolt()", () => {
       });
     }
     backend.write((tx) => tx.put("meta", utf8Bytes("consistent_index"), Buffer.alloc(8, 1)));
-    const snapshot = await backend.openSnapshot();
     const out = path.join(folder, "out.db");
-    const exported = await exportBolt(snapshot, { temporaryPath: out });
+    const sizeBytes = await save(backend, out);
     const bolt = openBolt(out);
     const { hash, totalKeys } = summarize(bolt);
     bolt.close();
@@ -431,10 +629,8 @@ describe("exportBolt() and importBolt()", () => {
       hash,
       totalKey: totalKeys,
       revision: 60_001,
-      totalSize: exported.sizeBytes,
+      totalSize: sizeBytes,
     });
-    await exported.close();
-    snapshot.close();
     await backend.close();
   });
 });

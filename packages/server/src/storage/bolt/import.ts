@@ -15,6 +15,9 @@ import type { BucketRows } from "./types.ts";
 const PIECE_ROWS_MAX = 2_000;
 const PIECE_BYTES_MAX = 4 * 1024 * 1024;
 
+/** Written bytes that may wait for the disk: less than what would make the WAL wait behind them. */
+const UNPUSHED_BYTES_MAX = 8 * 1024 * 1024;
+
 export interface ImportOptions {
   readonly boltPath: string;
   /** Must not exist. Built under a temporary name beside it, which is overwritten when present. */
@@ -62,6 +65,7 @@ export async function importRows(
 async function copyBuckets(source: BucketRows, load: BulkLoad, signal: AbortSignal | undefined): Promise<Imported> {
   let revision = 1;
   let count = 0;
+  let unpushedBytes = 0;
   for (const bucket of BUCKETS) {
     const rows = source.rows(bucket)[Symbol.iterator]();
     for (let more = true; more; ) {
@@ -83,9 +87,13 @@ async function copyBuckets(source: BucketRows, load: BulkLoad, signal: AbortSign
           bytes += key.length + value.length;
           count++;
         }
+        unpushedBytes += bytes;
         return true;
       });
-      await new Promise((resolve) => setImmediate(resolve));
+      if (unpushedBytes >= UNPUSHED_BYTES_MAX) {
+        unpushedBytes = 0;
+        await load.push();
+      } else await new Promise((resolve) => setImmediate(resolve));
     }
   }
   return { revision, rows: count };

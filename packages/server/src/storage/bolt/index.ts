@@ -1,6 +1,4 @@
 /** bbolt files: etcd's own `.db`, read by page and written in one pass. */
-export { exportBoltInWorker, importBoltInWorker } from "./bolt-jobs.ts";
-export { bucketRowsOf, type ExportOptions, exportBolt, writeBolt } from "./export.ts";
 export { BoltError } from "./format.ts";
 export {
   type DatabaseSummary,
@@ -10,6 +8,8 @@ export {
   type RowSource,
   summarize,
 } from "./hash.ts";
+export { type ExportOptions, exportBolt } from "./image-jobs.ts";
+export { importBoltInWorker } from "./import-jobs.ts";
 export { type Imported, type ImportOptions, importBolt, importRows } from "./import.ts";
 export { openBolt } from "./reader.ts";
 export type { BoltExport, BoltFile, BucketRows, Row } from "./types.ts";

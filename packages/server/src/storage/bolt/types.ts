@@ -35,12 +35,17 @@ export interface BoltFile extends BucketRows {
   close(): void;
 }
 
-/** A finished bbolt image of a backend snapshot. */
+/** A bbolt image of the backend, made as it is taken. */
 export interface BoltExport extends AsyncDisposable {
   /** Known before the first byte is sent: `remaining_bytes` counts down from it. A multiple of the page size. */
   readonly sizeBytes: number;
-  /** The image from start to end. May be taken once or repeatedly; each chunk is the consumer's. */
-  chunks(chunkBytes?: number): AsyncIterable<Uint8Array>;
-  /** Drops the temporary file. Harmless when repeated. */
+  /**
+   * The image from start to end, once, in chunks of 256 KiB, the last one smaller. A chunk's bytes are good until the next
+   * one is asked for. Rejects when damage is met, or the image is closed.
+   */
+  chunks(): AsyncIterable<Uint8Array>;
+  /** Of all chunks, when the last was taken and the hash had been asked for. */
+  sha256(): Uint8Array;
+  /** Gives up what is left, and the snapshot of the backend. Harmless when repeated. */
   close(): Promise<void>;
 }

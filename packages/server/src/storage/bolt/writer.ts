@@ -13,15 +13,21 @@ import {
   PAGE_HEADER_BYTES,
 } from "./format.ts";
 import { compareRanges, copyRange } from "../page-file.ts";
-import type { PageOutput } from "../page-output.ts";
 import type { RowCursor } from "../rows.ts";
 import { type Child, TreeLevels } from "../tree-levels.ts";
+
+/** Room for pages, one behind the other: after `page`, the bytes of `buffer` from `at` on. */
+export interface PageRoom {
+  page(length: number): void;
+  readonly buffer: Buffer;
+  readonly at: number;
+}
 
 /** Where the writer puts bytes. Positions ascend, but for the meta pages at the end. */
 export interface BoltSink {
   write(bytes: Uint8Array, position: number): void;
   /** Takes the pages instead, so that they are made where they are written from; `write` gets the meta pages then. */
-  readonly output?: PageOutput | undefined;
+  readonly output?: PageRoom | undefined;
 }
 
 export interface BoltWriterOptions {
@@ -31,9 +37,25 @@ export interface BoltWriterOptions {
 }
 
 const KEY_BYTES_MAX = 32768;
-const NODE_ELEMENTS_MAX = 0xfffe;
+export const NODE_ELEMENTS_MAX = 0xfffe;
 /** Even, so that etcd's first commit goes over the older of the two meta pages. */
 const TRANSACTION_ID = 2n;
+
+/** The largest bucket that is kept in the page of its name. */
+export const inlineBytesMax = (pageSizeBytes: number): number => Math.floor(pageSizeBytes / 4);
+
+/** How much of a page is taken up by a node of so many bytes: whole pages. */
+export const pagesOf = (bytes: number, pageSizeBytes: number): number => Math.max(1, Math.ceil(bytes / pageSizeBytes));
+
+/** Both meta pages of a file that ends before page `highWater` and whose tree of buckets begins at page `root`. */
+export function encodeMetaPages(pageSizeBytes: number, root: number, highWater: number): readonly [Buffer, Buffer] {
+  // The list of free pages is not stored, as etcd leaves it on Linux: it is derived from the pages that are reached.
+  const meta = { pageSizeBytes, root, freelist: undefined, highWater };
+  return [
+    encodeMetaPage(0, { ...meta, transactionId: TRANSACTION_ID }),
+    encodeMetaPage(1, { ...meta, transactionId: TRANSACTION_ID - 1n }),
+  ];
+}
 
 interface Element {
   readonly key: Uint8Array;
@@ -124,7 +146,7 @@ export class BoltWriter {
     this.#sink = sink;
     this.#pageSizeBytes = options.pageSizeBytes ?? 4096;
     this.#nodeBytesMax = Math.floor((options.fill ?? 1) * this.#pageSizeBytes);
-    this.#inlineBytesMax = Math.floor(this.#pageSizeBytes / 4);
+    this.#inlineBytesMax = inlineBytesMax(this.#pageSizeBytes);
   }
 
   /** Begins the next bucket; names ascend. Rows go to what it returns, keys ascending, until its `finish()`. */
@@ -137,6 +159,7 @@ export class BoltWriter {
         nodeBytesMax: this.#nodeBytesMax,
         inlineBytesMax: this.#inlineBytesMax,
         writeLeaf: (leaf) => this.#writeLeaf(leaf),
+        writeRows: (rows, count) => this.#writeRows(rows, count),
         writeBranch: (children) => this.#writeBranch(children),
       },
       (header) => this.#buckets.push({ key: nameBytes, value: header, flags: ELEMENT_IS_BUCKET }),
@@ -146,21 +169,49 @@ export class BoltWriter {
   /** Writes the root and the meta pages. Returns the size of the file. */
   finish(): number {
     const root = this.#writeRoot();
-    const meta = {
-      pageSizeBytes: this.#pageSizeBytes,
-      root,
-      // Not stored, as etcd leaves it on Linux: it is derived from the pages that are reached.
-      freelist: undefined,
-      highWater: this.#nextPage,
-    };
-    this.#sink.write(encodeMetaPage(0, { ...meta, transactionId: TRANSACTION_ID }), 0);
-    this.#sink.write(encodeMetaPage(1, { ...meta, transactionId: TRANSACTION_ID - 1n }), this.#pageSizeBytes);
+    const [first, second] = encodeMetaPages(this.#pageSizeBytes, root, this.#nextPage);
+    this.#sink.write(first, 0);
+    this.#sink.write(second, this.#pageSizeBytes);
     return this.#nextPage * this.#pageSizeBytes;
   }
 
   #writeLeaf(leaf: Leaf): number {
     const place = this.#allocate(leaf.bytes);
     leaf.writeTo(place.page, place.at);
+    return this.#commit(place);
+  }
+
+  /** A leaf of the row that the cursor is at and those behind it, `count` in all; leaves the cursor at the last one. */
+  #writeRows(rows: RowCursor, count: number): number {
+    let data = PAGE_HEADER_BYTES + count * ELEMENT_BYTES;
+    const place = this.#allocate(data + rowBytes(rows), false);
+    const { page, at } = place;
+    const end = at + place.length;
+    page.writeUInt16LE(FLAG_LEAF, at + 8);
+    page.writeUInt16LE(count, at + 10);
+    let element = at + PAGE_HEADER_BYTES;
+    data += at;
+    for (let n = 0; n < count; n++, element += ELEMENT_BYTES) {
+      if (n > 0 && !rows.next()) throw new BoltError("fewer rows than there were");
+      const { keyIn, keyAt, keyEnd, valueIn, valueAt, valueEnd } = rows;
+      const keyLength = keyEnd - keyAt;
+      const valueLength = valueEnd - valueAt;
+      checkKeyLength(keyLength);
+      if (data + keyLength + valueLength > end) throw new BoltError("rows that are longer than they were");
+      writeUint32(page, element, 0);
+      writeUint32(page, element + 4, data - element);
+      writeUint32(page, element + 8, keyLength);
+      writeUint32(page, element + 12, valueLength);
+      // In a leaf of LMDB, too, the value lies behind the key.
+      if (keyIn === valueIn && keyEnd === valueAt) copyRange(keyIn, keyAt, valueEnd, page, data);
+      else {
+        copyRange(keyIn, keyAt, keyEnd, page, data);
+        copyRange(valueIn, valueAt, valueEnd, page, data + keyLength);
+      }
+      data += keyLength + valueLength;
+    }
+    // The engine's own; what Buffer has instead looks at its arguments for longer than this takes.
+    Uint8Array.prototype.fill.call(page, 0, data, end);
     return this.#commit(place);
   }
 
@@ -205,8 +256,9 @@ export class BoltWriter {
     return this.#commit(place);
   }
 
-  #allocate(size: number): Place {
-    const pages = Math.max(1, Math.ceil(size / this.#pageSizeBytes));
+  /** `clears`: what follows the content is made zeros, so that equal rows give equal files; otherwise the caller does. */
+  #allocate(size: number, clears = true): Place {
+    const pages = pagesOf(size, this.#pageSizeBytes);
     const number = this.#nextPage;
     this.#nextPage += pages;
     const length = pages * this.#pageSizeBytes;
@@ -217,13 +269,12 @@ export class BoltWriter {
       output.page(length);
       page = output.buffer;
       at = output.at;
-      // What follows the content must be zeros, so that equal rows give equal files.
-      page.fill(0, at + size, at + length);
+      if (clears) page.fill(0, at + size, at + length);
     } else page = Buffer.alloc(length);
     page.writeUInt32LE(number % 0x1_0000_0000, at);
     page.writeUInt32LE(Math.floor(number / 0x1_0000_0000), at + 4);
     page.writeUInt32LE(pages - 1, at + 12);
-    return { page, at, number };
+    return { page, at, length, number };
   }
 
   #commit({ page, number }: Place): number {
@@ -235,13 +286,28 @@ export class BoltWriter {
 interface Place {
   readonly page: Buffer;
   readonly at: number;
+  readonly length: number;
   readonly number: number;
+}
+
+const rowBytes = ({ keyAt, keyEnd, valueAt, valueEnd }: RowCursor): number => keyEnd - keyAt + valueEnd - valueAt;
+
+function checkKeyLength(bytes: number): void {
+  if (bytes === 0 || bytes > KEY_BYTES_MAX) throw new BoltError(`a key of ${bytes} bytes`);
+}
+
+function writeUint32(page: Buffer, at: number, value: number): void {
+  page[at] = value;
+  page[at + 1] = value >>> 8;
+  page[at + 2] = value >>> 16;
+  page[at + 3] = value >>> 24;
 }
 
 interface Nodes {
   readonly nodeBytesMax: number;
   readonly inlineBytesMax: number;
   writeLeaf(leaf: Leaf): number;
+  writeRows(rows: RowCursor, count: number): number;
   writeBranch(children: readonly Child[]): number;
 }
 
@@ -283,7 +349,7 @@ export class BucketWriter {
     valueEnd: number,
   ): void {
     const keyLength = keyEnd - keyAt;
-    if (keyLength === 0 || keyLength > KEY_BYTES_MAX) throw new BoltError(`a key of ${keyLength} bytes`);
+    checkKeyLength(keyLength);
     if (compareRanges(this.#lastKey, 0, this.#lastKeyLength, keyIn, keyAt, keyEnd) >= 0) {
       throw new BoltError("keys out of order");
     }
@@ -298,6 +364,17 @@ export class BucketWriter {
     leaf.add(keyIn, keyAt, keyEnd, valueIn, valueAt, valueEnd);
   }
 
+  /**
+   * A whole leaf, made where it will lie: of the row that the cursor is at and those behind it, `count` in all, as
+   * planBolt told. Whether keys ascend is the cursor's business. Not together with the other ways to put rows.
+   */
+  putLeaf(rows: RowCursor, count: number): void {
+    const key = Buffer.from(rows.key);
+    const page = this.#nodes.writeRows(rows, count);
+    this.#leaves++;
+    this.#levels.addLeaf({ key, page });
+  }
+
   finish(): void {
     const header = Buffer.alloc(BUCKET_HEADER_BYTES);
     if (this.#leaves === 0 && this.#leaf.bytes <= this.#nodes.inlineBytesMax) {
@@ -306,7 +383,7 @@ export class BucketWriter {
       this.#done(Buffer.concat([header, inline]));
       return;
     }
-    this.#closeLeaf();
+    if (this.#leaf.count > 0 || this.#leaves === 0) this.#closeLeaf();
     header.writeBigUInt64LE(BigInt(this.#levels.close()), 0);
     this.#done(header);
   }

@@ -1,7 +1,10 @@
 /**
  * Reads LMDB files by page, without mapping them: a damaged file gives an error that names the page, where LMDB itself
- * would follow a wild number and take the process with it. Nothing in the file is trusted. Only for files that nobody
- * writes meanwhile.
+ * would follow a wild number and take the process with it. Nothing in the file is trusted.
+ *
+ * A file that is written to meanwhile may be read as long as a read transaction that began before stays open: what the
+ * newest of the two meta pages reaches is not written over then, as no page is used again that a transaction gave up
+ * after the oldest reader began. The meta page that a commit may be at is the older one until that is done.
  */
 import fs from "node:fs";
 import { SUM_BYTES, SUMS_MARK, sumBytesOf } from "../backend/sums.ts";
@@ -83,13 +86,17 @@ export class LmdbFile implements RowStore {
   readonly hasSums: boolean;
   /** Pages of trees that were walked, once more for each walk. */
   pagesSeen = 0;
+  readonly #isOwn: boolean;
 
-  constructor(path: string) {
+  /** `descriptor`: of the file, open for reading; whoever opened it closes it. */
+  constructor(path: string, descriptor?: number) {
     this.path = path;
-    const fd = fs.openSync(path, "r");
+    this.#isOwn = descriptor === undefined;
+    const fd = descriptor ?? fs.openSync(path, "r");
     try {
-      this.pages = new PageFile(fd);
+      // Before the length is asked for: what a meta page names has been written.
       this.metas = readMetas(path, fd);
+      this.pages = new PageFile(fd);
       this.meta = this.metas.newest;
       this.pageBytes = this.metas.pageBytes;
       const tables = new Map<string, TreeRecord>();
@@ -104,7 +111,7 @@ export class LmdbFile implements RowStore {
       this.tables = tables;
       this.hasSums = tables.size === 0 || tables.has(SUMS_MARK);
     } catch (error) {
-      fs.closeSync(fd);
+      if (this.#isOwn) fs.closeSync(fd);
       throw error;
     }
   }
@@ -132,6 +139,53 @@ export class LmdbFile implements RowStore {
   /** The same without a look at the checksums, which stay part of the values. */
   rawCursor(table: string): TreeCursor {
     return new TreeCursor(this, this.tables.get(table) ?? NO_TREE, 0, table);
+  }
+
+  /**
+   * How long key and value of each row are, in order. Rows and their long values are not looked at: what is wrong with
+   * them is found when they are read.
+   */
+  eachSize(table: string, visit: (keyBytes: number, valueBytes: number) => void): void {
+    const root = this.tables.get(table)?.root;
+    if (root !== undefined) this.#sizesBelow(root, 0, this.sumBytes(table), visit);
+  }
+
+  #sizesBelow(
+    number: number,
+    depth: number,
+    sumBytes: number,
+    visit: (keyBytes: number, valueBytes: number) => void,
+  ): void {
+    const { pages, pageBytes, meta } = this;
+    const fail = (problem: string): never => {
+      throw new LmdbFileError(`page ${number}: ${problem}`);
+    };
+    if (depth > DEPTH_MAX) fail("the tree is deeper than any can be");
+    if (!(number >= 2 && number <= meta.lastPage)) fail(`out of bounds, the last is ${meta.lastPage}`);
+    if (!pages.locate(number * pageBytes, pageBytes)) fail("the file ends before it");
+    const { buffer, at } = pages;
+    const isLeaf = buffer.readUInt16LE(at + 18) === PAGE_LEAF;
+    if (!isLeaf && buffer.readUInt16LE(at + 18) !== PAGE_BRANCH) fail("neither branch nor leaf");
+    const lower = buffer.readUInt16LE(at + 20);
+    if (lower > pageBytes - PAGE_HEADER_BYTES) fail(`its bound ${lower} cannot be`);
+    const count = lower >> 1;
+    const last = pageBytes - NODE_HEADER_BYTES;
+    const children: number[] = [];
+    for (let i = 0; i < count; i++) {
+      const slot = at + PAGE_HEADER_BYTES + 2 * i;
+      const offset = PAGE_HEADER_BYTES + ((buffer[slot] as number) | ((buffer[slot + 1] as number) << 8));
+      if (offset > last) fail(`node ${i} reaches beyond the page`);
+      const node = at + offset;
+      const low =
+        (buffer[node] as number) |
+        ((buffer[node + 1] as number) << 8) |
+        ((buffer[node + 2] as number) << 16) |
+        ((buffer[node + 3] as number) << 24);
+      if (isLeaf) visit((buffer[node + 6] as number) | ((buffer[node + 7] as number) << 8), (low >>> 0) - sumBytes);
+      else children.push((low >>> 0) + buffer.readUInt16LE(node + 4) * 0x1_0000_0000);
+    }
+    // The page's memory is used again from here on.
+    for (const child of children) this.#sizesBelow(child, depth + 1, sumBytes, visit);
   }
 
   /** Key of a table's last row, by the last child of each branch. */
@@ -164,7 +218,7 @@ export class LmdbFile implements RowStore {
   }
 
   close(): void {
-    this.pages.close();
+    if (this.#isOwn) this.pages.close();
   }
 }
 

@@ -35,6 +35,9 @@ export interface SnapStoreOptions {
 
 /** Files that belong into the folder and are not worth a warning. */
 const KNOWN_FILES: ReadonlySet<string> = new Set(["db", "db.lmdb", "db.lmdb-lock"]);
+/** Written bytes of a received database that may wait for the disk: less than what would make a WAL wait behind them. */
+const UNSYNCED_BYTES_MAX = 8 * 1024 * 1024;
+
 const TEMPORARY_PREFIX = "tmp";
 
 const hex16 = (value: number): string => value.toString(16).padStart(16, "0");
@@ -255,9 +258,14 @@ export class SnapStore {
     try {
       const file = await this.#files.open(temporary, "create", 0o600);
       try {
+        let unsyncedBytes = 0;
         for await (const piece of source) {
           await writeFully(file, piece, piece.length, size);
           size += piece.length;
+          unsyncedBytes += piece.length;
+          if (unsyncedBytes < UNSYNCED_BYTES_MAX) continue;
+          unsyncedBytes = 0;
+          await file.datasync();
         }
         const syncMs = clock.monotonicMs();
         await file.sync();
