@@ -5,7 +5,8 @@
  * its entries, the term of the entry just before the first one, for matching.
  */
 import { assert } from "../lib/assert.ts";
-import { limitSize } from "./entry-size.ts";
+import { entrySize, limitSize } from "./entry-size.ts";
+import { PackedEntries } from "./packed-entries.ts";
 import type { ConfState, Entry, HardState, Snapshot } from "../pb/raftpb.ts";
 
 export type RaftStorageErrorKind = "compacted" | "unavailable" | "snapshotOutOfDate" | "snapshotTemporarilyUnavailable";
@@ -64,16 +65,34 @@ export function snapshotTerm(snapshot: Snapshot | undefined): number {
   return snapshot?.metadata?.term ?? 0;
 }
 
+/** Entries of a packed run. The newest ones, between one and two runs of them, are kept as they came. */
+const RUN_ENTRIES = 1024;
+
 /**
  * A storage in memory, for tests and as the read side of a WAL: the server appends what it saved.
- * Entry i stands at `#entries[i - #offset - 1]`; `#offset` and `#offsetTerm` name the entry before the first.
+ *
+ * ```
+ *   #offset         forgotten up to here; it may lie within the first run, or within #entries
+ *   #runs           packed, each of as many entries
+ *   #entries        the newest, from #entriesFirst on
+ * ```
+ *
+ * Invariant: the runs and `#entries` follow each other without a gap, and reach from `#offset + 1` or before to the end.
  */
 export class MemoryStorage implements RaftStorage {
   #hardState: HardState = emptyHardState;
   #snapshot: Snapshot = emptySnapshot();
+  /** Index and term of the entry before the first. */
   #offset = 0;
   #offsetTerm = 0;
+  #runs: PackedEntries[] = [];
   #entries: Entry[] = [];
+  #entriesFirst = 1;
+  readonly #runEntries: number;
+
+  constructor(runEntries = RUN_ENTRIES) {
+    this.#runEntries = runEntries;
+  }
 
   initialState(): { hardState: HardState; confState: ConfState } {
     return { hardState: this.#hardState, confState: this.#snapshot.metadata?.confState ?? emptyConfState() };
@@ -86,21 +105,45 @@ export class MemoryStorage implements RaftStorage {
   entries(lo: number, hi: number, bytesMax: number): Entry[] {
     if (lo <= this.#offset) throw new RaftStorageError("compacted");
     assert(hi <= this.lastIndex() + 1, () => `entries' hi(${hi}) is out of bound lastindex(${this.lastIndex()})`);
-    if (this.#entries.length === 0) throw new RaftStorageError("unavailable");
-    const from = lo - this.#offset - 1;
-    return this.#entries.slice(from, limitSize(this.#entries, from, hi - this.#offset - 1, bytesMax));
+    if (this.lastIndex() === this.#offset) throw new RaftStorageError("unavailable");
+    const first = this.#entriesFirst;
+    if (lo >= first) {
+      return this.#entries.slice(lo - first, limitSize(this.#entries, lo - first, hi - first, bytesMax));
+    }
+    const found: Entry[] = [];
+    let bytes = 0;
+    for (let index = lo; index < hi; index++) {
+      const entry = index < first ? this.#run(index).entry(index) : (this.#entries[index - first] as Entry);
+      bytes += entrySize(entry);
+      if (bytes > bytesMax && index > lo) break;
+      found.push(entry);
+    }
+    return found;
+  }
+
+  /** The run that holds an entry before {@link #entriesFirst}. */
+  #run(index: number): PackedEntries {
+    const run = this.#runs[this.#runNumber(index)];
+    assert(run, () => `entry ${index} is in no run`);
+    return run;
+  }
+
+  #runNumber(index: number): number {
+    const first = this.#runs[0];
+    return first ? Math.floor((index - first.firstIndex) / this.#runEntries) : 0;
   }
 
   term(index: number): number {
     if (index < this.#offset) throw new RaftStorageError("compacted");
     if (index === this.#offset) return this.#offsetTerm;
-    const entry = this.#entries[index - this.#offset - 1];
+    if (index < this.#entriesFirst) return this.#run(index).term(index);
+    const entry = this.#entries[index - this.#entriesFirst];
     if (!entry) throw new RaftStorageError("unavailable");
     return entry.term;
   }
 
   lastIndex(): number {
-    return this.#offset + this.#entries.length;
+    return this.#entriesFirst + this.#entries.length - 1;
   }
 
   firstIndex(): number {
@@ -117,7 +160,9 @@ export class MemoryStorage implements RaftStorage {
     this.#snapshot = snapshot;
     this.#offset = snapshotIndex(snapshot);
     this.#offsetTerm = snapshotTerm(snapshot);
+    this.#runs = [];
     this.#entries = [];
+    this.#entriesFirst = this.#offset + 1;
   }
 
   /**
@@ -142,10 +187,13 @@ export class MemoryStorage implements RaftStorage {
   compact(index: number): void {
     if (index <= this.#offset) throw new RaftStorageError("compacted");
     assert(index <= this.lastIndex(), () => `compact ${index} is out of bound lastindex(${this.lastIndex()})`);
-    const term = this.term(index);
-    this.#entries = this.#entries.slice(index - this.#offset);
+    this.#offsetTerm = this.term(index);
     this.#offset = index;
-    this.#offsetTerm = term;
+    const gone = this.#runs.findIndex(({ endIndex }) => endIndex > index + 1);
+    this.#runs.splice(0, gone < 0 ? this.#runs.length : gone);
+    if (index < this.#entriesFirst) return;
+    this.#entries = this.#entries.slice(index + 1 - this.#entriesFirst);
+    this.#entriesFirst = index + 1;
   }
 
   /** Entries that follow each other; those that stand at or behind their first one are replaced. */
@@ -154,12 +202,34 @@ export class MemoryStorage implements RaftStorage {
     if (!first) return;
     const skip = Math.max(0, this.firstIndex() - first.index);
     if (skip >= entries.length) return;
-    const at = first.index + skip - this.#offset - 1;
+    const at = first.index + skip;
     assert(
-      at <= this.#entries.length,
+      at <= this.lastIndex() + 1,
       () => `missing log entry [last: ${this.lastIndex()}, append at: ${first.index + skip}]`,
     );
-    this.#entries.length = at;
+    if (at < this.#entriesFirst) this.#unpack(at);
+    this.#entries.length = at - this.#entriesFirst;
     for (let i = skip; i < entries.length; i++) this.#entries.push(entries[i] as Entry);
+    if (this.#entries.length >= 2 * this.#runEntries) this.#pack();
+  }
+
+  #pack(): void {
+    const size = this.#runEntries;
+    let packed = 0;
+    for (; this.#entries.length - packed >= 2 * size; packed += size) {
+      this.#runs.push(new PackedEntries(this.#entries, packed, packed + size));
+    }
+    this.#entries = this.#entries.slice(packed);
+    this.#entriesFirst += packed;
+  }
+
+  /** What stands in front of an entry that is about to be replaced, as far as it is of the same run, becomes objects again. */
+  #unpack(index: number): void {
+    const number = this.#runNumber(index);
+    const run = this.#run(index);
+    this.#runs.length = number;
+    this.#entries = [];
+    this.#entriesFirst = run.firstIndex;
+    for (let i = run.firstIndex; i < index; i++) this.#entries.push(run.entry(i));
   }
 }
