@@ -24,6 +24,7 @@ export const WAITING_PROPOSAL_BYTES_MAX = 256 * 1024 * 1024;
  */
 export const BLOCKING_SAVE_CALLERS_MAX = 16;
 export const BLOCKING_SAVE_QUIET_MS = 100;
+export const BLOCKING_SAVE_BYTES_MAX = 32 * 1024;
 
 /** Peer messages that may wait for the loop; above it they are dropped, which raft is made for. */
 export const WAITING_MESSAGES_MAX = 4096;

@@ -29,7 +29,7 @@ import {
   type ReadState,
 } from "../raft/index.ts";
 import { Gathering } from "./gathering.ts";
-import { WAITING_MESSAGES_MAX } from "./limits.ts";
+import { BLOCKING_SAVE_BYTES_MAX, WAITING_MESSAGES_MAX } from "./limits.ts";
 import type { Transport } from "./transport.ts";
 
 /** Something that wants to get into the log. */
@@ -360,7 +360,7 @@ export class RaftLoop {
         .then(() => disk.save(hardState, entries, false));
       this.#behindSnapshot = saving;
     } else {
-      saving = disk.save(hardState, entries, entries.length > 0 && this.#deps.isIdle());
+      saving = disk.save(hardState, entries, isSmall(entries) && this.#deps.isIdle());
     }
     const failed = (error: unknown) => {
       this.#appends = [];
@@ -422,6 +422,13 @@ export class RaftLoop {
     }
     if (toPeers.length > 0) this.#deps.transport.send(toPeers);
   }
+}
+
+/** While more than this is on its way to the disk there is better to do than to wait for it. */
+function isSmall(entries: readonly Entry[]): boolean {
+  let bytes = 0;
+  for (const { data } of entries) bytes += data?.length ?? 0;
+  return entries.length > 0 && bytes <= BLOCKING_SAVE_BYTES_MAX;
 }
 
 function bytesOf(proposal: Proposal): number {

@@ -298,6 +298,51 @@ describe("save()", () => {
     expect((await readWal("/d/wal", START, { fileSystem: files })).entries[0]?.data?.length).toBe(5000);
   });
 
+  it("writes zeros ahead of small batches, behind all records and within the segment", async () => {
+    const segmentBytes = 1024 * 1024;
+    const files = new MemoryFiles();
+    const wal = await createWal("/d/wal", METADATA, memoryOptions(files, segmentBytes));
+    const writes: { length: number; position: number }[] = [];
+    files.hooks = {
+      shorten: (length, position) => {
+        writes.push({ length, position });
+        return length;
+      },
+    };
+    await wal.save(undefined, [entry(1)], true);
+    await wal.save(undefined, [entry(2)]);
+    const [first, ahead, second] = writes;
+    expect(writes.length).toBe(3);
+    expect(ahead?.position).toBe((first?.position ?? 0) + (first?.length ?? 0));
+    expect(ahead?.length).toBeGreaterThan(100_000);
+    expect(second?.position).toBe(ahead?.position);
+    for (let i = 3; i < 60; i++) await wal.save(undefined, [entry(i, "y".repeat(20_000))], i % 2 === 0);
+    files.hooks = {};
+    await wal.close();
+    for (const { length, position } of writes) {
+      if (length > 100_000) expect(position + length).toBeLessThanOrEqual(segmentBytes);
+    }
+    const { entries } = await readWal("/d/wal", START, { fileSystem: files });
+    expect(entries.map(({ index }) => index)).toEqual(Array.from({ length: 59 }, (_, i) => i + 1));
+  });
+
+  it("saves when there is no room for zeros ahead", async () => {
+    const files = new MemoryFiles();
+    const wal = await createWal("/d/wal", METADATA, memoryOptions(files, 4 * 1024 * 1024));
+    let refused = 0;
+    files.hooks = {
+      shorten: (length) => {
+        if (length < 100_000) return length;
+        refused++;
+        throw new InjectedError("ENOSPC");
+      },
+    };
+    for (let i = 1; i <= 100; i++) await wal.save(undefined, [entry(i, "y".repeat(10_000))], i % 2 === 0);
+    expect(refused).toBe(1);
+    await wal.close();
+    expect((await readWal("/d/wal", START, { fileSystem: files })).entries.length).toBe(100);
+  });
+
   it("rejects for good after a failed write or fsync, and never tries again", async () => {
     for (const failing of ["write", "datasync", "datasyncNow"]) {
       const files = new MemoryFiles();

@@ -18,6 +18,11 @@
  * 400-byte records (write and fdatasync, 2 vCPU, ext4): growing file 180 us, hole 130 us, file of written zeros 125 us;
  * so writing 64 MB of zeros a segment is not worth its time, and Node has no fallocate. What a hole does not do is
  * reserve space: a full disk shows when a batch is written, and ends the member before anything is acknowledged.
+ *
+ * What is worth while is to write zeros some way ahead of small batches. A sync of what lies in a hole has blocks to assign, which
+ * goes through the file system's journal; a sync of what replaces zeros has its own data to write. Beside other work on the
+ * same disk, for batches of 500, 3,500 and 20,000 bytes: 145, 200 and 300 us at the median in a hole, 133, 130 and 175 us on
+ * zeros, with 58, 74 and 102 us of CPU against 48, 47 and 60. From 80,000 bytes on there is no difference.
  */
 import path from "node:path";
 import { assert } from "../../lib/assert.ts";
@@ -37,8 +42,14 @@ const SLOW_SYNC_MS = 1000;
 /** When the calling thread has waited for longer than this for a sync, others do it for it for a while. */
 const BLOCKING_SYNC_MS_MAX = 25;
 const BLOCKING_PAUSE_MS = 1000;
+/** Batches up to this size have zeros written ahead of them, so many bytes at a time, when less than that is left. */
+const ZEROS_BATCH_BYTES_MAX = 32 * 1024;
+const ZEROS_AHEAD_BYTES = 512 * 1024;
+const ZEROS_LEFT_BYTES = 32 * 1024;
 
 const RESOLVED: Promise<void> = Promise.resolve();
+
+let zeros: Uint8Array | undefined;
 
 interface Batch {
   readonly buffer: RecordBuffer;
@@ -106,6 +117,8 @@ export class WalWriter implements Wal {
   #offset: number;
   /** Something was written since the last sync. */
   #isDirty = false;
+  /** Up to here the file has been written, with records or with zeros; behind it there may be a hole. */
+  #zeroedTo = 0;
   /** The batch that the loop has taken and not settled. */
   #current: Batch | undefined;
   /** The calling thread does not wait for the disk before this moment. */
@@ -238,8 +251,10 @@ export class WalWriter implements Wal {
         // Who saves while something is being written is not alone.
         mayBlock = false;
         this.#current = undefined;
+        const { length } = batch.buffer;
         this.#giveBack(batch.buffer);
         batch.resolve();
+        this.#writeZerosAhead(batch.isLast, length);
       }
     } catch (error) {
       this.#fail(error);
@@ -279,6 +294,7 @@ export class WalWriter implements Wal {
       this.#next = undefined;
       this.#path = this.#file.path;
       this.#offset = 0;
+      this.#zeroedTo = 0;
     }
     const file = this.#file;
     assert(file, "a segment is open");
@@ -334,6 +350,25 @@ export class WalWriter implements Wal {
       }
     }
     this.#isDirty = false;
+  }
+
+  /**
+   * Behind all that is written, so it cannot harm; and without a sync of its own, as the next batch's takes it along: of two
+   * at a time on one descriptor only one would hear of an error. What cannot be written here is left to the records to meet.
+   */
+  #writeZerosAhead(isLast: boolean, length: number): void {
+    const file = this.#file;
+    if (!file || isLast || length > ZEROS_BATCH_BYTES_MAX || this.#zeroedTo - this.#offset >= ZEROS_LEFT_BYTES) return;
+    const from = Math.max(this.#zeroedTo, this.#offset);
+    const count = Math.min(ZEROS_AHEAD_BYTES, this.#segmentBytes - from);
+    if (count <= 0) return;
+    zeros ??= new Uint8Array(ZEROS_AHEAD_BYTES);
+    try {
+      this.#zeroedTo = from + file.writeNow(zeros, 0, count, from);
+    } catch {
+      // Not again before the next segment.
+      this.#zeroedTo = Number.POSITIVE_INFINITY;
+    }
   }
 
   /** Gives the new segment its name, once what a reader needs of it is durable. */
