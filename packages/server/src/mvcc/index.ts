@@ -24,6 +24,6 @@ export type {
   MvccStats,
   MvccTimes,
 } from "./types.ts";
-export type { WatchEvent } from "./watch/event.ts";
+export { piecesOf, type WatchEvent } from "./watch/event.ts";
 export type { WatchHub, WatchStats } from "./watch/hub.ts";
 export type { WatchCreate, WatchDelivery, WatchStream } from "./watch/stream.ts";

@@ -91,3 +91,6 @@ export const CATCH_UP_SLICE_BYTES = 4 * 1024 * 1024;
 
 /** Operations a level of a transaction may have, all nested ones counted: `--max-txn-ops`. */
 export const TXN_OPERATIONS_MAX = 128;
+
+/** Memory that events of a transaction share, in bytes; who gets few of them has them copied. Our own. */
+export const EVENT_MEMORY_BYTES = 64 * 1024;

@@ -2,8 +2,10 @@ import {
   Compare,
   CompareResult,
   CompareTarget,
+  DeleteRangeRequest,
   EtcdError,
   Event,
+  EventType,
   type KeyValue,
   PutRequest,
   RangeRequest,
@@ -13,6 +15,7 @@ import {
   SortTarget,
   TxnRequest,
   type TxnResponse,
+  WatchResponse,
 } from "@etcd-ts/client/wire";
 import { describe, expect, it } from "vitest";
 import { deferred } from "../lib/wait.ts";
@@ -20,6 +23,7 @@ import { readCompactRevisions } from "../storage/index.ts";
 import { LISTS_MAX } from "./limits.ts";
 import { Harness } from "./testing/harness.ts";
 import type { EncodedRange } from "./types.ts";
+import { piecesOf } from "./watch/event.ts";
 
 const bytes = (text: string): Buffer => Buffer.from(text, "latin1");
 const text = (value: Uint8Array): string => Buffer.from(value).toString("latin1");
@@ -477,12 +481,63 @@ describe("watching", () => {
     const deliveries = Array.from({ length: 8 }, () => stream.take());
     for (const revision of [3, 4]) {
       const events = deliveries.filter((one) => one?.revision === revision).map((one) => one?.events[0]);
-      expect(new Set(events.map((event) => event?.bytes)).size).toBe(2);
+      expect(new Set(events).size).toBe(2);
       for (const event of events) {
         if (!event) throw new Error("an event is missing");
         expect(text(event.bytes)).toBe(text(Event.encode(event)));
       }
     }
+  });
+
+  it("gives the events of a transaction in one piece to who gets all, and only theirs to others", async () => {
+    await using harness = await Harness.open();
+    put(harness, "b", "before");
+    put(harness, "d", "before");
+    const stream = harness.store.watch.newStream();
+    const all = stream.create({ key: bytes("a"), rangeEnd: bytes("z") });
+    const some = stream.create({ key: bytes("b"), rangeEnd: bytes("d") });
+    const withPrev = stream.create({ key: bytes("a"), rangeEnd: bytes("z"), prevKv: true });
+    const noDelete = stream.create({ key: bytes("a"), rangeEnd: bytes("z"), noDelete: true });
+    const putOf = (key: string, value: string) => ({
+      request: { kind: "requestPut" as const, value: PutRequest.create({ key: bytes(key), value: bytes(value) }) },
+    });
+    const deleteOf = (key: string) => ({
+      request: { kind: "requestDeleteRange" as const, value: DeleteRangeRequest.create({ key: bytes(key) }) },
+    });
+    const told = (success: RequestOp[]) => {
+      harness.write((tx) => harness.store.txn(tx, TxnRequest.create({ success })));
+      const found = new Map<bigint, { keys: string; pieces: number }>();
+      for (let delivery = stream.take(); delivery; delivery = stream.take()) {
+        const pieces = piecesOf(delivery.events);
+        const { events } = WatchResponse.decode(Buffer.concat(pieces));
+        expect(events.map((event) => text(Event.encode(event)))).toEqual(
+          delivery.events.map((event) => text(Event.encode(event))),
+        );
+        expect(delivery.events.map((event) => text(event.bytes))).toEqual(
+          events.map((event) => text(Event.encode(event))),
+        );
+        const keys = events.map(({ type, kv, prevKv }) => {
+          const before = prevKv ? `<${text(prevKv.value)}>` : "";
+          return `${type === EventType.Delete ? "-" : ""}${text(kv?.key ?? bytes(""))}${before}`;
+        });
+        found.set(delivery.watchId, { keys: keys.join(" "), pieces: pieces.length });
+      }
+      return found;
+    };
+    expect(told(["a", "b", "c", "d"].map((key) => putOf(key, "value of the same length")))).toEqual(
+      new Map([
+        [all, { keys: "a b c d", pieces: 1 }],
+        [some, { keys: "b c", pieces: 2 }],
+        [withPrev, { keys: "a b<before> c d<before>", pieces: 4 }],
+        [noDelete, { keys: "a b c d", pieces: 1 }],
+      ]),
+    );
+    // Events of different lengths, with a deletion among them, and one that is larger than what events share.
+    const longer = told([putOf("a", ""), deleteOf("b"), putOf("c", "x".repeat(100_000)), putOf("d", "y".repeat(500))]);
+    expect(longer.get(all)?.keys).toBe("a -b c d");
+    expect(longer.get(some)?.keys).toBe("-b c");
+    expect(longer.get(withPrev)?.keys).toMatch(/^a<value[^>]*> -b<value[^>]*> c<value[^>]*> d<value[^>]*>$/);
+    expect(longer.get(noDelete)?.keys).toBe("a c d");
   });
 
   it("tells the handler once that there is something to take", async () => {

@@ -646,7 +646,7 @@ export class MvccStore implements RangeView {
     this.#stats.putBytes += txn.putBytes;
     assert(txn.revision === this.#currentRevision + 1, "two write transactions were open at once");
     this.#currentRevision = txn.revision;
-    this.watch.written(txn.revision, txn.changes);
+    if (txn.log) this.watch.written(txn.revision, txn.log);
   }
 
   /** Tells watchers of what was written. Called when the backend's write, of one entry or several, has returned. */

@@ -147,8 +147,9 @@ function checkRanges(view: RangeView, path: TxnPath): void {
 /** Runs a checked path. The header of the answer is empty: the caller of the outermost one fills it. */
 export function runPath(txn: WriteTxn, path: TxnPath): TxnResponse {
   let nested = 0;
-  const responses = path.operations.map(({ request }): ResponseOp => {
+  const responses = path.operations.map(({ request }, index): ResponseOp => {
     if (!request) throw new EtcdError("KeyNotFound");
+    txn.following = path.operations.length - 1 - index;
     switch (request.kind) {
       case "requestRange":
         return { response: { kind: "responseRange", value: txn.range(request.value) } };

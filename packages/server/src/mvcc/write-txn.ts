@@ -42,20 +42,7 @@ import { loadLive, type RangeView, runRange } from "./range.ts";
 import { DecodedKeyValues } from "./range-body.ts";
 import { revisionHeader } from "./response-header.ts";
 import type { LeaseAttacher } from "./types.ts";
-import { framePut } from "./watch/event.ts";
-
-/** One change, as watchers are told of it. */
-export interface Change {
-  readonly isDelete: boolean;
-  /** The user key; the caller's, so good until the write has been told. */
-  readonly key: Uint8Array;
-  /** The stored row: a whole KeyValue, or for a deletion the key alone. In memory of its own. */
-  readonly stored: Uint8Array;
-  /** Of a put: see framePut. */
-  readonly framed: Uint8Array | undefined;
-}
-
-const NO_CHANGES: readonly Change[] = [];
+import { EventLog } from "./watch/event.ts";
 
 /** What a write transaction finds; the same object for all of them. */
 export interface WriteTxnContext {
@@ -72,7 +59,10 @@ export class WriteTxn implements RangeView {
   readonly compactRevision: number;
   /** The main revision of everything written here. */
   readonly revision: number;
-  #changes: Change[] | undefined;
+  /** For watchers; undefined unless there are any, and something has been written. */
+  #log: EventLog | undefined;
+  /** Operations that are still to come, where that is known. */
+  following = 0;
   /** Changes so far, and so the sub revision of the next one. */
   #count = 0;
   /** Bytes of keys and values put, for the metric. */
@@ -88,14 +78,14 @@ export class WriteTxn implements RangeView {
     this.revision = context.currentRevision + 1;
   }
 
-  /** Empty unless it is watched. */
-  get changes(): readonly Change[] {
-    return this.#changes ?? NO_CHANGES;
+  /** What to tell watchers; undefined when there is nothing, or nobody. */
+  get log(): EventLog | undefined {
+    return this.#log;
   }
 
-  #tell(change: Change): void {
-    if (this.#changes) this.#changes.push(change);
-    else this.#changes = [change];
+  #logged(): EventLog {
+    this.#log ??= new EventLog(this.revision);
+    return this.#log;
   }
 
   get hasChanges(): boolean {
@@ -151,10 +141,7 @@ export class WriteTxn implements RangeView {
     const place = tx.reserve("key", REVISION_BYTES, bytes);
     writeRevisionKey(place.bytes, main, sub, place.keyAt);
     writeKeyValue(place.bytes, place.valueAt, fields);
-    if (this.#context.isWatched) {
-      const framed = framePut(place.bytes, place.valueAt, bytes);
-      this.#tell({ isDelete: false, key, stored: framed.subarray(framed.length - bytes), framed });
-    }
+    if (this.#context.isWatched) this.#logged().addPut(key, place.bytes, place.valueAt, bytes, this.following);
     const rowKey = liveKey(key);
     if (bytes > INLINE_KEY_VALUE_BYTES_MAX) putLiveRow(tx, rowKey, { main, sub, createRevision, version, lease });
     else tx.put("live", rowKey, encodeInlineLiveRow(sub, encodeKeyValue(fields)));
@@ -206,6 +193,6 @@ export class WriteTxn implements RangeView {
     tx.put("past", pastKey(key, main, sub), EMPTY_BYTES);
     if (row.lease !== 0n) tx.delete("leased", leasedKey(row.lease, rowKey));
     this.#context.counts.removed(rowKey, main);
-    if (this.#context.isWatched) this.#tell({ isDelete: true, key, stored, framed: undefined });
+    if (this.#context.isWatched) this.#logged().addDelete(key, stored);
   }
 }

@@ -73,7 +73,8 @@ class FakeStream {
 function event(key: string, value = "", modRevision = 5) {
   const one = { type: EventType.Put, kv: { key: Buffer.from(key), value: Buffer.from(value), modRevision } };
   const bytes = Event.encode(one);
-  return { ...Event.decode(bytes), bytes, framed: WatchResponse.encode({ events: [one] }) };
+  const memory = WatchResponse.encode({ events: [one] });
+  return { ...Event.decode(bytes), bytes, memory, from: 0, to: memory.length };
 }
 
 function setup({ messageBytesMax = 1 << 20, isSlow = false } = {}) {

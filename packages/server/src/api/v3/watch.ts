@@ -19,7 +19,7 @@ import {
 import type { EtcdServer, RequestContext } from "../../etcdserver/index.ts";
 import type { Timer } from "../../lib/clock.ts";
 import { deferred } from "../../lib/wait.ts";
-import type { WatchDelivery, WatchStream } from "../../mvcc/index.ts";
+import { piecesOf, type WatchDelivery, type WatchStream } from "../../mvcc/index.ts";
 import {
   type CallContext,
   EncodedMessage,
@@ -74,8 +74,6 @@ class Headers {
     return this.#bytes;
   }
 }
-
-const framedOf = (events: WatchDelivery["events"]): Uint8Array[] => events.map(({ framed }) => framed);
 
 /** Single key: undefined. "\0" as the end: everything from the key on, which the store is told by an empty end. */
 function storeRangeEnd(rangeEnd: Uint8Array): Uint8Array | undefined {
@@ -221,7 +219,7 @@ class WatchSession {
     const header = this.#headers.at(revision);
     const idBytes = flags ? flags.idBytes : WatchResponse.encode({ watchId });
     // Everything is there already, and shared with others: it is only put in a row.
-    const whole = new EncodedMessage([header, idBytes, ...framedOf(events)]);
+    const whole = new EncodedMessage([header, idBytes, ...piecesOf(events)]);
     return flags?.fragment ? this.#writeFragments(whole, [header, idBytes], events) : this.#out.write(whole);
   }
 
@@ -237,12 +235,13 @@ class WatchSession {
       let to = from;
       let length = headLength;
       while (to < events.length) {
-        const next = (events[to] as WatchDelivery["events"][number]).framed.length;
+        const event = events[to] as WatchDelivery["events"][number];
+        const next = event.to - event.from;
         if (to > from && length + next >= limit) break;
         length += next;
         to++;
       }
-      const pieces = framedOf(events.slice(from, to));
+      const pieces = piecesOf(events.slice(from, to));
       isRoom = this.#out.write(new EncodedMessage([...(to < events.length ? marked : head), ...pieces]));
       from = to;
     }

@@ -31,8 +31,7 @@ import {
   CATCH_UP_TURN_MS,
 } from "../limits.ts";
 import { loadAt } from "../range.ts";
-import type { Change } from "../write-txn.ts";
-import { WatchEvent } from "./event.ts";
+import { encodeEvent, type EventLog, type WatchEvent } from "./event.ts";
 import { WatchStream } from "./stream.ts";
 import { type Watcher, WatcherGroup } from "./watcher.ts";
 
@@ -61,42 +60,76 @@ export interface WatchStats {
   readonly events: number;
 }
 
-/** A change on its way to watchers; both events are made when first wanted and shared by who wants them. */
-class SharedEvent {
+/** A change read from history on its way to watchers; both events are made when first wanted and shared by who wants them. */
+class PastChange {
   readonly key: KeyString;
   readonly isDelete: boolean;
   readonly revision: number;
   readonly #stored: Uint8Array;
-  readonly #framed: Uint8Array | undefined;
   readonly #source: WatchSource;
   #plain: WatchEvent | undefined;
   #withPrev: WatchEvent | undefined;
 
-  constructor(source: WatchSource, revision: number, change: Change) {
+  constructor(source: WatchSource, at: { readonly isDelete: boolean; readonly revision: number }, stored: Uint8Array) {
     this.#source = source;
-    this.key = keyString(change.key);
-    this.#stored = change.stored;
-    this.#framed = change.framed;
-    this.isDelete = change.isDelete;
-    this.revision = revision;
+    this.key = keyString(keyOfKeyValue(stored));
+    this.#stored = stored;
+    this.isDelete = at.isDelete;
+    this.revision = at.revision;
   }
 
   eventFor(watcher: Watcher): WatchEvent {
     const { isDelete, revision } = this;
+    const stored = this.#stored;
     if (!watcher.prevKv) {
-      this.#plain ??= new WatchEvent({ isDelete, revision, stored: this.#stored, framed: this.#framed });
+      this.#plain ??= encodeEvent({ isDelete, revision, stored });
       return this.#plain;
     }
-    this.#withPrev ??= new WatchEvent({ isDelete, revision, stored: this.#stored, prevStored: this.#previous() });
+    this.#withPrev ??= encodeEvent({ isDelete, revision, stored, prevStored: previousOf(this.#source, this, stored) });
     return this.#withPrev;
   }
+}
 
-  /** The pair at the revision before; none for a new key, and none where that revision is compacted. */
-  #previous(): Uint8Array | undefined {
-    const before = this.revision - 1;
-    if (before < this.#source.compactRevision()) return undefined;
-    if (!this.isDelete && readKeyValue(this.#stored).createRevision === this.revision) return undefined;
-    return loadAt(this.#source.reader(), keyOfKeyValue(this.#stored), before);
+/** The pair at the revision before; none for a new key, and none where that revision is compacted. */
+function previousOf(
+  source: WatchSource,
+  { isDelete, revision }: { readonly isDelete: boolean; readonly revision: number },
+  stored: Uint8Array,
+): Uint8Array | undefined {
+  const before = revision - 1;
+  if (before < source.compactRevision()) return undefined;
+  if (!isDelete && readKeyValue(stored).createRevision === revision) return undefined;
+  return loadAt(source.reader(), keyOfKeyValue(stored), before);
+}
+
+/** The events of a transaction in the forms that not everybody gets: made when first wanted, and shared. */
+class OtherForms {
+  readonly #source: WatchSource;
+  readonly #events: readonly WatchEvent[];
+  readonly #withPrev: WatchEvent[] = [];
+  readonly #detached: WatchEvent[] = [];
+
+  constructor(source: WatchSource, events: readonly WatchEvent[]) {
+    this.#source = source;
+    this.#events = events;
+  }
+
+  withPrev(index: number): WatchEvent {
+    const made = this.#withPrev[index];
+    if (made) return made;
+    const { isDelete, modRevision: revision, row: stored } = this.#events[index] as WatchEvent;
+    const at = { isDelete, revision };
+    const event = encodeEvent({ ...at, stored, prevStored: previousOf(this.#source, at, stored) });
+    this.#withPrev[index] = event;
+    return event;
+  }
+
+  detached(index: number): WatchEvent {
+    const made = this.#detached[index];
+    if (made) return made;
+    const event = (this.#events[index] as WatchEvent).detached();
+    this.#detached[index] = event;
+    return event;
   }
 }
 
@@ -111,7 +144,7 @@ export class WatchHub {
   readonly #unsynced = new WatcherGroup();
   readonly #victims = new Set<Watcher>();
   /** Written, and synced watchers have not been told yet. */
-  #pending: { readonly revision: number; readonly changes: readonly Change[] }[] = [];
+  #pending: { readonly revision: number; readonly log: EventLog }[] = [];
   /** Where the sweep over history goes on. */
   #cursor = 0;
   #turn: Timer | undefined;
@@ -161,8 +194,8 @@ export class WatchHub {
   }
 
   /** Notes what a write transaction changed. Nothing to do when nobody is at the head: others read it from history. */
-  written(revision: number, changes: readonly Change[]): void {
-    if (changes.length > 0) this.#pending.push({ revision, changes });
+  written(revision: number, log: EventLog): void {
+    this.#pending.push({ revision, log });
   }
 
   /** Tells the synced watchers of what has been noted. */
@@ -170,44 +203,47 @@ export class WatchHub {
     if (this.#pending.length === 0) return;
     const pending = this.#pending;
     this.#pending = [];
-    for (const { revision, changes } of pending) this.#notify(revision, changes);
+    for (const { revision, log } of pending) {
+      if (log.events.length === 1) this.#notifyOne(revision, log);
+      else this.#notify(revision, log);
+    }
   }
 
-  #notify(revision: number, changes: readonly Change[]): void {
-    if (changes.length === 1) {
-      this.#notifyOne(new SharedEvent(this.#source, revision, changes[0] as Change));
-      return;
+  #notify(revision: number, { events, keys }: EventLog): void {
+    const told = new Map<Watcher, number[]>();
+    let index = 0;
+    const tell = (watcher: Watcher): void => {
+      if (revision < watcher.position || !watcher.wants((events[index] as WatchEvent).isDelete)) return;
+      const list = told.get(watcher);
+      if (list) list.push(index);
+      else told.set(watcher, [index]);
+    };
+    for (const key of keys) {
+      this.#synced.match(keyString(key), tell);
+      index++;
     }
-    const told = new Map<Watcher, WatchEvent[]>();
-    for (const change of changes) {
-      const shared = new SharedEvent(this.#source, revision, change);
-      this.#synced.match(shared.key, (watcher) => {
-        if (revision < watcher.position || !watcher.wants(shared.isDelete)) return;
-        const events = told.get(watcher);
-        if (events) events.push(shared.eventFor(watcher));
-        else told.set(watcher, [shared.eventFor(watcher)]);
-      });
-    }
-    for (const [watcher, events] of told) {
-      if (this.#give(watcher, revision, events)) watcher.position = revision + 1;
+    let others: OtherForms | undefined;
+    for (const [watcher, list] of told) {
+      let given: readonly WatchEvent[] = events;
+      if (watcher.prevKv || list.length < events.length) {
+        others ??= new OtherForms(this.#source, events);
+        const forms = others;
+        given = list.map((at) => (watcher.prevKv ? forms.withPrev(at) : forms.detached(at)));
+      }
+      if (this.#give(watcher, revision, given)) watcher.position = revision + 1;
       else this.#block(watcher, revision);
     }
   }
 
   /** A revision of one change, as most are: all its watchers get the same list. */
-  #notifyOne(shared: SharedEvent): void {
-    const { revision, isDelete } = shared;
-    let plain: WatchEvent[] | undefined;
+  #notifyOne(revision: number, { events, keys }: EventLog): void {
+    const [event] = events as [WatchEvent];
+    let withPrev: WatchEvent[] | undefined;
     let blocked: Watcher[] | undefined;
-    this.#synced.match(shared.key, (watcher) => {
-      if (revision < watcher.position || !watcher.wants(isDelete)) return;
-      let events: WatchEvent[];
-      if (watcher.prevKv) events = [shared.eventFor(watcher)];
-      else {
-        plain ??= [shared.eventFor(watcher)];
-        events = plain;
-      }
-      if (this.#give(watcher, revision, events)) {
+    this.#synced.match(keyString(keys[0] as Uint8Array), (watcher) => {
+      if (revision < watcher.position || !watcher.wants(event.isDelete)) return;
+      if (watcher.prevKv) withPrev ??= [new OtherForms(this.#source, events).withPrev(0)];
+      if (this.#give(watcher, revision, watcher.prevKv && withPrev ? withPrev : events)) {
         watcher.position = revision + 1;
       } else {
         // The groups must not change while they are gone through.
@@ -343,8 +379,8 @@ export class WatchHub {
   }
 
   /** Whole revisions from `from` on, up to the bounds of a slice; `upTo` is the last revision that is covered. */
-  #readHistory(from: number): { readonly shared: readonly SharedEvent[]; readonly upTo: number } {
-    const shared: SharedEvent[] = [];
+  #readHistory(from: number): { readonly shared: readonly PastChange[]; readonly upTo: number } {
+    const shared: PastChange[] = [];
     const { currentRevision } = this;
     // Every revision may be for every watcher: the more there are, the shorter the slice.
     const revisionsMax = Math.max(
@@ -367,8 +403,7 @@ export class WatchHub {
         last = revision;
       }
       bytes += stored.length;
-      const change = { isDelete: isTombstoneKey(rowKey), key: keyOfKeyValue(stored), stored, framed: undefined };
-      shared.push(new SharedEvent(this.#source, revision, change));
+      shared.push(new PastChange(this.#source, { isDelete: isTombstoneKey(rowKey), revision }, stored));
       return true;
     });
     return { shared, upTo };

@@ -136,7 +136,7 @@ export class IntervalTree<T> {
     if (node.maxEnd !== undefined && node.maxEnd <= key) return;
     if (node.left) this.#stab(node.left, key, visit);
     if (key < node.start) return;
-    if (node.end === undefined || key < node.end) for (const member of node.members) visit(member);
+    if (node.end === undefined || key < node.end) node.members.forEach(visit);
     if (node.right) this.#stab(node.right, key, visit);
   }
 

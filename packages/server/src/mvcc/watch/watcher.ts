@@ -106,7 +106,7 @@ export class WatcherGroup implements Iterable<Watcher> {
   /** Calls `visit` for each watcher whose range holds the key. The group must not be changed meanwhile. */
   match(key: KeyString, visit: (watcher: Watcher) => void): void {
     const watchers = this.#byKey.get(key);
-    if (watchers) for (const watcher of watchers) visit(watcher);
+    if (watchers) watchers.forEach(visit);
     if (this.#ranges > 0) this.#byRange.stab(key, visit);
   }
 }
