@@ -19,12 +19,15 @@ export interface PartSink extends KeyValueSink {
 }
 
 export class DecodedKeyValues implements PartSink {
-  readonly keepsBytes = true;
+  readonly keepsBytes = false;
   readonly isFull = false;
   readonly kvs: KeyValue[] = [];
 
   add(stored: Uint8Array): void {
-    this.kvs.push(readKeyValue(stored) as KeyValue);
+    // An answer lives for a moment, so a small pair need not have memory of its own.
+    const copy = Buffer.allocUnsafe(stored.length);
+    copy.set(stored, 0);
+    this.kvs.push(readKeyValue(copy) as KeyValue);
   }
 }
 

@@ -60,6 +60,17 @@ const isFiltered = (request: RangeRequest): boolean =>
   request.minCreateRevision !== 0 ||
   request.maxCreateRevision !== 0;
 
+/** Whether a request wants a single key's pair as it is now, whole. */
+export function isOfOnePair(request: RangeRequest): boolean {
+  return (
+    keyRange(request.key, request.rangeEnd).isSingle &&
+    request.revision === 0 &&
+    !request.countOnly &&
+    !request.keysOnly &&
+    !isFiltered(request)
+  );
+}
+
 const revisionRowKey = Buffer.alloc(REVISION_BYTES);
 
 /** The stored KeyValue of a put. With `keep` the caller's own bytes, otherwise valid until the next read. */

@@ -44,7 +44,7 @@ import { Slots, yieldToEventLoop } from "../lib/wait.ts";
 import { removeCompacted } from "./compaction.ts";
 import { COUNT_BLOCK_KEYS, Counts, CUT_AT_BLOCKS } from "./counts.ts";
 import { hashAll, hashKeyTable } from "./hash.ts";
-import { countLive } from "./key-index.ts";
+import { countLive, readLive } from "./key-index.ts";
 import { isEmptyRange, type KeyRange, keyRange } from "./key-range.ts";
 import {
   ANSWER_BYTES_MAX,
@@ -611,7 +611,8 @@ export class MvccStore implements RangeView {
   /** A transaction that {@link isTxnReadOnly}. The header of the answer is the caller's to fill. */
   txnRead(request: TxnRequest): TxnResponse {
     this.#stats.txns++;
-    const path = choosePath(this.#backend, request);
+    const backend = this.#backend;
+    const path = choosePath({ reader: backend, live: (key) => readLive(backend, key) }, request);
     checkPath(this, this.#leases, path);
     return runReadOnlyPath(this, path);
   }
@@ -678,8 +679,8 @@ export class MvccStore implements RangeView {
   /** Throws, before anything is written, what one of its operations would: see checkPath in txn.ts. */
   txn(tx: BackendTxn, request: TxnRequest): TxnResponse {
     this.#stats.txns++;
-    const path = choosePath(tx, request);
     const txn = this.#begin(tx);
+    const path = choosePath(txn, request);
     checkPath(txn, this.#leases, path);
     const response = runPath(txn, path);
     this.#end(txn);

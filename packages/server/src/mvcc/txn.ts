@@ -30,15 +30,26 @@ export interface TxnPath {
   readonly nested: readonly TxnPath[];
 }
 
-/** Decides all levels on the state as `reader` has it. */
-export function choosePath(reader: BackendReader, request: TxnRequest): TxnPath {
-  const succeeded = request.compare.every((compare) => holds(reader, compare));
+const NONE_NESTED: readonly TxnPath[] = [];
+
+/** What compares look at. */
+export interface CompareView {
+  readonly reader: BackendReader;
+  /** The row of `live`. */
+  live(key: Uint8Array): LiveRow | undefined;
+}
+
+/** Decides all levels on the state as `view` has it. */
+export function choosePath(view: CompareView, request: TxnRequest): TxnPath {
+  const succeeded = request.compare.every((compare) => holds(view, compare));
   const operations = succeeded ? request.success : request.failure;
-  const nested: TxnPath[] = [];
+  let nested: TxnPath[] | undefined;
   for (const { request: operation } of operations) {
-    if (operation?.kind === "requestTxn") nested.push(choosePath(reader, operation.value));
+    if (operation?.kind !== "requestTxn") continue;
+    nested ??= [];
+    nested.push(choosePath(view, operation.value));
   }
-  return { succeeded, operations, nested };
+  return { succeeded, operations, nested: nested ?? NONE_NESTED };
 }
 
 interface Compared {
@@ -52,12 +63,13 @@ interface Compared {
 const NO_KEY: Compared = { version: 0, createRevision: 0, modRevision: 0, lease: 0n, value: EMPTY_BYTES };
 
 /** Whether a condition holds for every key of its interval. No key at all counts as zeros, but has no value. */
-function holds(reader: BackendReader, compare: Compare): boolean {
+function holds(view: CompareView, compare: Compare): boolean {
+  const { reader } = view;
   let isFound = false;
   let result = true;
   const range = keyRange(compare.key, compare.rangeEnd);
   if (range.isSingle) {
-    const live = readLive(reader, compare.key);
+    const live = view.live(compare.key);
     if (live) return holdsForRow(reader, compare, live);
   } else {
     walkLive(reader, range, (_userKey, row) => {
@@ -147,14 +159,19 @@ function checkRanges(view: RangeView, path: TxnPath): void {
 /** Runs a checked path. The header of the answer is empty: the caller of the outermost one fills it. */
 export function runPath(txn: WriteTxn, path: TxnPath): TxnResponse {
   let nested = 0;
+  let lastPut: ResponseOp | undefined;
   const responses = path.operations.map(({ request }, index): ResponseOp => {
     if (!request) throw new EtcdError("KeyNotFound");
     txn.following = path.operations.length - 1 - index;
     switch (request.kind) {
       case "requestRange":
         return { response: { kind: "responseRange", value: txn.range(request.value) } };
-      case "requestPut":
-        return { response: { kind: "responsePut", value: txn.putUnchecked(request.value) } };
+      case "requestPut": {
+        const value = txn.putUnchecked(request.value);
+        // Most puts have the same answer.
+        if (lastPut?.response?.value !== value) lastPut = { response: { kind: "responsePut", value } };
+        return lastPut;
+      }
       case "requestDeleteRange":
         return { response: { kind: "responseDeleteRange", value: txn.deleteRange(request.value) } };
       case "requestTxn":

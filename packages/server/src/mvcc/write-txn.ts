@@ -38,7 +38,7 @@ import {
 import type { Counts } from "./counts.ts";
 import { readLive, walkLive } from "./key-index.ts";
 import { type KeyRange, keyRange } from "./key-range.ts";
-import { loadLive, type RangeView, runRange } from "./range.ts";
+import { isOfOnePair, loadLive, type RangeView, runRange } from "./range.ts";
 import { DecodedKeyValues } from "./range-body.ts";
 import { revisionHeader } from "./response-header.ts";
 import type { LeaseAttacher } from "./types.ts";
@@ -54,6 +54,14 @@ export interface WriteTxnContext {
   readonly isWatched: boolean;
 }
 
+/** For keys, which are short: a call for it would cost more. */
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  const { length } = a;
+  if (length !== b.length) return false;
+  for (let i = 0; i < length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
+
 export class WriteTxn implements RangeView {
   readonly reader: BackendTxn;
   readonly compactRevision: number;
@@ -67,6 +75,15 @@ export class WriteTxn implements RangeView {
   #count = 0;
   /** Bytes of keys and values put, for the metric. */
   putBytes = 0;
+  /**
+   * The key that was looked up or written last, what `live` has of it, and its pair if it was written here: what a transaction
+   * compares, puts and reads is often one key.
+   */
+  #lastKey: Uint8Array | undefined;
+  #lastRow: LiveRow | undefined;
+  #lastPair: { readonly bytes: Uint8Array; readonly start: number; readonly end: number } | undefined;
+  /** The answer of every put that does not ask for the pair before. */
+  #plainPut: PutResponse | undefined;
   readonly #context: WriteTxnContext;
   readonly #tx: BackendTxn;
 
@@ -101,8 +118,28 @@ export class WriteTxn implements RangeView {
     return this.#context.counts.count(this.#tx, range);
   }
 
+  /** The row of `live`. */
+  live(key: Uint8Array): LiveRow | undefined {
+    if (this.#lastKey && isSame(this.#lastKey, key)) return this.#lastRow;
+    const row = readLive(this.#tx, key);
+    // One that holds its pair is a view, which the next look-up may take.
+    if (!row?.inline) this.#last(key, row);
+    return row;
+  }
+
+  #last(key: Uint8Array | undefined, row: LiveRow | undefined): void {
+    this.#lastKey = key;
+    this.#lastRow = row;
+    this.#lastPair = undefined;
+  }
+
   range(request: RangeRequest): RangeResponse {
     const sink = new DecodedKeyValues();
+    const pair = this.#lastPair;
+    if (pair && this.#lastKey && isSame(this.#lastKey, request.key) && isOfOnePair(request)) {
+      sink.add(pair.bytes.subarray(pair.start, pair.end));
+      return { header: revisionHeader(this.currentRevision), kvs: sink.kvs, more: false, count: 1 };
+    }
     const { more, count } = runRange(this, request, sink);
     return { header: revisionHeader(this.currentRevision), kvs: sink.kvs, more, count };
   }
@@ -114,20 +151,22 @@ export class WriteTxn implements RangeView {
   put(request: PutRequest): PutResponse {
     const { key } = request;
     if (request.lease !== 0n && !this.#context.leases.has(request.lease)) throw new EtcdError("LeaseNotFound");
-    const before = readLive(this.#tx, key);
+    const before = this.live(key);
     if (!before && (request.ignoreValue || request.ignoreLease)) throw new EtcdError("KeyNotFound");
     return this.putUnchecked(request, before);
   }
 
   /** For operations of a transaction, which are checked together beforehand. */
-  putUnchecked(request: PutRequest, before = readLive(this.#tx, request.key)): PutResponse {
+  putUnchecked(request: PutRequest, before = this.live(request.key)): PutResponse {
     const needsStored = request.prevKv || request.ignoreValue;
     const previous = before && needsStored ? (readKeyValue(loadLive(this.#tx, before, true)) as KeyValue) : undefined;
     // A delete by an open-ended range in front may have taken the key away: then there is nothing to keep.
     const value = request.ignoreValue ? (previous?.value ?? EMPTY_BYTES) : request.value;
     const lease = request.ignoreLease ? (before?.lease ?? 0n) : request.lease;
     this.#write(request.key, value, lease, before);
-    return { header: revisionHeader(this.revision), prevKv: request.prevKv ? previous : undefined };
+    if (request.prevKv) return { header: revisionHeader(this.revision), prevKv: previous };
+    this.#plainPut ??= { header: revisionHeader(this.revision), prevKv: undefined };
+    return this.#plainPut;
   }
 
   #write(key: Uint8Array, value: Uint8Array, lease: bigint, before: LiveRow | undefined): void {
@@ -143,8 +182,18 @@ export class WriteTxn implements RangeView {
     writeKeyValue(place.bytes, place.valueAt, fields);
     if (this.#context.isWatched) this.#logged().addPut(key, place.bytes, place.valueAt, bytes, this.following);
     const rowKey = liveKey(key);
-    if (bytes > INLINE_KEY_VALUE_BYTES_MAX) putLiveRow(tx, rowKey, { main, sub, createRevision, version, lease });
-    else tx.put("live", rowKey, encodeInlineLiveRow(sub, encodeKeyValue(fields)));
+    if (bytes > INLINE_KEY_VALUE_BYTES_MAX) {
+      const start = place.valueAt;
+      const pair = { bytes: place.bytes, start, end: start + bytes };
+      const row = { main, sub, createRevision, version, lease, inline: undefined };
+      putLiveRow(tx, rowKey, row);
+      this.#last(key, row);
+      // Rows of the open batch stay where they are for as long as this transaction does.
+      this.#lastPair = pair;
+    } else {
+      tx.put("live", rowKey, encodeInlineLiveRow(sub, encodeKeyValue(fields)));
+      this.#last(undefined, undefined);
+    }
     if (before) {
       putPastRow(tx, key, before, main);
       this.#context.counts.changed(rowKey, main);
@@ -187,6 +236,7 @@ export class WriteTxn implements RangeView {
     const sub = this.#count++;
     const stored = encodeTombstone(key);
     const rowKey = liveKey(key);
+    this.#last(undefined, undefined);
     tx.put("key", tombstoneKey(main, sub), stored);
     tx.delete("live", rowKey);
     tx.put("past", pastKey(key, row.main, row.sub), encodePastRow(main));
