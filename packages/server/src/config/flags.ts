@@ -83,7 +83,7 @@ const sections: readonly (readonly [section: string, rows: readonly Row[]])[] = 
         "backend-batch-interval",
         "duration",
         "0s",
-        "Longest time before the backend commits, unless it rests, which it does for ten times as long after each commit; 0 is 100ms.",
+        "Longest time before the backend commits, unless it rests, which it does for thirty times as long after each commit; 0 is 100ms.",
       ],
       [
         "backend-batch-limit",

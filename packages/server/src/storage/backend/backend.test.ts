@@ -244,6 +244,37 @@ describe("backend", () => {
     await backend.close();
   });
 
+  it("rests for thirty intervals after a commit, unless much has gathered", async () => {
+    const folder = temporaryFolder();
+    const clock = new VirtualClock();
+    const committed: number[] = [];
+    const observer = { committed: ({ operations }: { operations: number }) => void committed.push(operations) };
+    const backend = await openBackend(options(folder, { clock, observer, commits: "inline" }));
+    const write = (rows: number) =>
+      backend.write((tx) => {
+        for (let row = 0; row < rows; row++) tx.put("meta", utf8Bytes(`row ${row}`), utf8Bytes("1"));
+      });
+    const advance = async (ms: number) => {
+      clock.advance(ms);
+      await new Promise((resolve) => setImmediate(resolve));
+    };
+    write(1);
+    await advance(100);
+    expect(committed).toEqual([1]);
+    write(2);
+    await advance(2999);
+    expect(committed).toEqual([1]);
+    await advance(1);
+    expect(committed).toEqual([1, 2]);
+    write(89_999);
+    await advance(100);
+    expect(committed).toEqual([1, 2]);
+    write(1);
+    await advance(0);
+    expect(committed).toEqual([1, 2, 90_000]);
+    await backend.close();
+  });
+
   it("never hides a committed row while batches come and go", async () => {
     const folder = temporaryFolder();
     const backend = await openBackend(options(folder, { batchOperationsMax: 50, batchIntervalMs: 1 }));

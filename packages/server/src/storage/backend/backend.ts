@@ -62,7 +62,7 @@ const BUFFERED_BYTES_MAX = 64 * 1024 * 1024;
  * gathered meanwhile. The rows of a batch that lie on one page cost one page, and the sync of a commit is in the way of the
  * WAL's: fewer and larger commits cost much less of both. What waits is in the WAL.
  */
-const REST_INTERVALS = 10;
+const REST_INTERVALS = 30;
 const RESTLESS_OPERATIONS = 90_000;
 const RESTLESS_BYTES = 24 * 1024 * 1024;
 /** What may wait for the new file of a defragmentation. */

@@ -88,8 +88,9 @@ export class BatchRows {
     const list = this.#tables[table];
     if (!list) return new Int32Array(0);
     const rows = list.rows.subarray(0, list.count);
-    // Most tables of most batches come sorted: revisions ascend.
-    if (!this.#isAscending(rows)) this.#sort(rows, 0);
+    // Most tables of most batches come sorted, and no key twice: revisions ascend.
+    if (this.#isAscending(rows)) return rows;
+    this.#sort(rows, 0);
     let kept = 0;
     for (let i = 0; i < rows.length; i++) {
       const row = rows[i] as number;
@@ -115,7 +116,7 @@ export class BatchRows {
 
   #isAscending(rows: Int32Array): boolean {
     for (let i = 1; i < rows.length; i++) {
-      if (this.#compare(rows[i - 1] as number, rows[i] as number) > 0) return false;
+      if (this.#compare(rows[i - 1] as number, rows[i] as number) >= 0) return false;
     }
     return true;
   }
