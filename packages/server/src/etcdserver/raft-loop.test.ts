@@ -6,6 +6,7 @@ import { SeededRandom } from "../lib/random.ts";
 import { type Deferred, deferred, yieldToEventLoop } from "../lib/wait.ts";
 import { ConfChange, ConfChangeType, Entry, EntryType, type HardState, Message, MessageType } from "../pb/raftpb.ts";
 import { MemoryStorage, RawNode } from "../raft/index.ts";
+import { BLOCKING_SAVE_BYTES_MAX } from "./limits.ts";
 import { RaftLoop } from "./raft-loop.ts";
 import { nullTransport } from "./transport.ts";
 
@@ -29,9 +30,13 @@ function setUp(options: { manualDisk?: boolean } = {}) {
     logger: silentLogger,
     random: new SeededRandom(1),
   });
-  const state = { isManual: options.manualDisk ?? false, leader: 0n, callers: 0 };
-  const saves: { readonly entries: string[]; readonly hardState: HardState | undefined; readonly done: Deferred }[] =
-    [];
+  const state = { isManual: options.manualDisk ?? false, leader: 0n, callers: 0, isIdle: false };
+  const saves: {
+    readonly entries: string[];
+    readonly hardState: HardState | undefined;
+    readonly mayBlock: boolean;
+    readonly done: Deferred;
+  }[] = [];
   const applied: string[] = [];
   const reads: string[] = [];
   const dropped: number[] = [];
@@ -39,9 +44,10 @@ function setUp(options: { manualDisk?: boolean } = {}) {
     node,
     storage,
     disk: {
-      save(hardState, entries) {
+      save(hardState, entries, mayBlock) {
         const done = deferred();
-        saves.push({ entries: entries.map((entry) => utf8Text(entry.data ?? new Uint8Array())), hardState, done });
+        const texts = entries.map((entry) => utf8Text(entry.data ?? new Uint8Array()));
+        saves.push({ entries: texts, hardState, mayBlock, done });
         if (!state.isManual) done.resolve();
         return done.promise;
       },
@@ -64,7 +70,7 @@ function setUp(options: { manualDisk?: boolean } = {}) {
     memberId: 1n,
     tickMs: 100,
     isRemoved: (memberId) => memberId === 66n,
-    isIdle: () => false,
+    isIdle: () => state.isIdle,
     callersToGather: () => state.callers,
     isAwaited: (suffix) => suffix !== 13,
     handOver: (suffix) => suffix !== 13,
@@ -110,6 +116,25 @@ describe("RaftLoop", () => {
     expect(set.loop.isLeader).toBe(true);
     expect(set.loop.term).toBe(2);
     expect(set.loop.committedIndex).toBe(3);
+  });
+
+  it("waits for the disk itself when it is idle, unless much goes to it", async () => {
+    const set = setUp();
+    await elect(set);
+    const blocksFor = async (text: string) => {
+      const from = set.saves.length;
+      propose(set.loop, from, text);
+      await settle();
+      const saves = set.saves.slice(from).filter(({ entries }) => entries.length > 0);
+      expect(saves.map(({ entries }) => entries)).toEqual([[text]]);
+      return saves[0]?.mayBlock;
+    };
+    expect(await blocksFor("busy")).toBe(false);
+    set.state.isIdle = true;
+    expect(await blocksFor("idle")).toBe(true);
+    expect(await blocksFor("x".repeat(BLOCKING_SAVE_BYTES_MAX))).toBe(true);
+    expect(await blocksFor("x".repeat(BLOCKING_SAVE_BYTES_MAX + 1))).toBe(false);
+    expect(set.saves.filter(({ entries }) => entries.length === 0).some(({ mayBlock }) => mayBlock)).toBe(false);
   });
 
   it("keeps nothing that nobody waits for while there is no leader", async () => {
