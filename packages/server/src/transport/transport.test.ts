@@ -307,6 +307,63 @@ describe("snapshots", () => {
     expect(b.received.filter((m) => m.type === MessageType.MsgSnap)).toEqual([]);
   });
 
+  it("may come in the same memory again and again, as each chunk has left before the next is asked for", async () => {
+    const closed = { count: 0 };
+    const memory = Buffer.from(new SharedArrayBuffer(100_000));
+    const whole = outgoing(false, closed);
+    const [a, b] = await pair({
+      openSnapshot: async (message) => {
+        const snapshot = await whole(message);
+        return {
+          ...snapshot,
+          async *chunks() {
+            for await (const chunk of snapshot.chunks()) {
+              memory.set(chunk);
+              yield memory.subarray(0, chunk.length);
+              memory.fill(0xff);
+            }
+          },
+        };
+      },
+    });
+    a.transport.send([snap(a, b)]);
+    await until("the report", () => a.snapshots.length === 1);
+    expect(b.databases.get(99)?.equals(DATABASE)).toBe(true);
+  });
+
+  it("whose receiver goes away in the middle are reported, and given up", async () => {
+    const closed = { count: 0 };
+    let begun: () => void = () => {};
+    const hasBegun = new Promise<void>((resolve) => {
+      begun = resolve;
+    });
+    const endless = outgoing(false, closed);
+    const a = await side(0xaan, {
+      openSnapshot: async (message) => ({
+        ...(await endless(message)),
+        async *chunks() {
+          for (;;) yield DATABASE;
+        },
+      }),
+    });
+    const b = await side(0xbbn, {
+      // Takes a little, and then nothing.
+      saveDatabase: async (source) => {
+        for await (const _piece of source) break;
+        begun();
+        return new Promise(() => {});
+      },
+    });
+    a.transport.addPeer(b.id, [b.endpoint.url]);
+    a.transport.send([snap(a, b)]);
+    await hasBegun;
+    expect(a.snapshots).toEqual([]);
+    b.endpoint.server.closeAllConnections();
+    await until("the report", () => a.snapshots.length === 1);
+    expect(a.snapshots).toEqual([[b.id, false]]);
+    await until("closed", () => closed.count === 1 && a.transport.snapshotsInFlight === 0);
+  });
+
   it("that the receiver cannot keep are reported as failed", async () => {
     const closed = { count: 0 };
     const a = await side(0xaan, { openSnapshot: outgoing(false, closed) });
