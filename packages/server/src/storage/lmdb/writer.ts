@@ -8,7 +8,7 @@ import { crc32c } from "../../lib/crc32c.ts";
 import { SUMS_MARK, sumBytesOf } from "../backend/sums.ts";
 import { TABLES, type Table } from "../backend/types.ts";
 import { type OpenFile, writeFully } from "../file-system.ts";
-import { compareRanges, copyRange } from "../page-file.ts";
+import { compareRanges, copyRange, viewOf } from "../page-file.ts";
 import { PageOutput } from "../page-output.ts";
 import type { RowCursor } from "../rows.ts";
 import { type Child, TreeLevels } from "../tree-levels.ts";
@@ -38,6 +38,8 @@ const NODE_BYTES_MAX = nodeBytesMax(PAGE_BYTES);
 const KEY_BYTES_MAX = NODE_BYTES_MAX - (NODE_HEADER_BYTES + 48);
 /** Pages are of the first transaction; the newest meta page is the second's. */
 const PAGE_TRANSACTION = 1;
+/** For the first keys of some hundred leaves. */
+const KEPT_BYTES = 16 * 1024;
 const MAP_SIZE = 2n ** 38n;
 /** Of the tree of free pages, whose record also has the page size and the settings of the file: a file, integer keys. */
 const FREE_TREE_FLAGS = 0x4008;
@@ -122,6 +124,9 @@ export class TableWriter {
   #firstEnd = 0;
   #lastAt = 0;
   #lastEnd = 0;
+  // Keys of leaves that no branch has yet.
+  #keys = Buffer.alloc(0);
+  #keysUsed = 0;
   #branchPages = 0;
   #leafPages = 0;
   #overflowPages = 0;
@@ -183,7 +188,9 @@ export class TableWriter {
     view.setUint16(node + 6, keyLength, true);
     const at = node + NODE_HEADER_BYTES;
     const data = at + keyLength;
-    copyRange(keyIn, keyAt, keyEnd, page, at);
+    // As a page of bbolt has them: the value right behind the key.
+    const isWhole = !isLong && keyIn === valueIn && keyEnd === valueAt;
+    copyRange(keyIn, keyAt, isWhole ? valueEnd : keyEnd, page, at);
     this.#lastAt = at;
     this.#lastEnd = data;
     if (isFirst) {
@@ -192,7 +199,7 @@ export class TableWriter {
     }
     this.#entries++;
     if (!isLong) {
-      copyRange(valueIn, valueAt, valueEnd, page, data);
+      if (!isWhole) copyRange(valueIn, valueAt, valueEnd, page, data);
       if (this.#sumBytes > 0) {
         const sum = knownSum ?? crc32c(page.subarray(at, data + valueLength));
         view.setUint32(data + valueLength, sum, true);
@@ -222,15 +229,29 @@ export class TableWriter {
     const page = this.#page;
     const number = this.#output.position / PAGE_BYTES;
     writeHeader(page, 0, number, PAGE_LEAF);
-    page.writeUInt16LE(this.#lower, 20);
-    page.writeUInt16LE(this.#upper, 22);
+    this.#view.setUint16(20, this.#lower, true);
+    this.#view.setUint16(22, this.#upper, true);
     page.fill(0, PAGE_HEADER_BYTES + this.#lower, PAGE_HEADER_BYTES + this.#upper);
     this.#output.page(PAGE_BYTES);
     page.copy(this.#output.buffer, this.#output.at);
     this.#leafPages++;
     this.#lower = 0;
     this.#upper = ROOM_BYTES;
-    this.#levels.addLeaf({ key: Buffer.from(page.subarray(this.#firstAt, this.#firstEnd)), page: number });
+    this.#levels.addLeaf({ key: this.#keptKey(this.#firstAt, this.#firstEnd), page: number });
+  }
+
+  /** A copy of a key of the page, in memory that it shares with its neighbours. */
+  #keptKey(at: number, end: number): Uint8Array {
+    const from = this.#keysUsed;
+    const to = from + end - at;
+    if (to > this.#keys.length) {
+      this.#keys = Buffer.allocUnsafeSlow(KEPT_BYTES);
+      this.#keysUsed = 0;
+      return this.#keptKey(at, end);
+    }
+    copyRange(this.#page, at, end, this.#keys, from);
+    this.#keysUsed = to;
+    return this.#keys.subarray(from, to);
   }
 
   #writeBranch(children: readonly Child[]): number {
@@ -279,12 +300,13 @@ export class TableWriter {
 }
 
 function writeHeader(page: Buffer, at: number, number: number, flags: number): void {
-  page.writeUInt32LE(number % 0x1_0000_0000, at);
-  page.writeUInt32LE(Math.floor(number / 0x1_0000_0000), at + 4);
-  page.writeUInt32LE(PAGE_TRANSACTION, at + 8);
-  page.writeUInt32LE(0, at + 12);
-  page.writeUInt16LE(0, at + 16);
-  page.writeUInt16LE(flags, at + 18);
+  const view = viewOf(page);
+  view.setUint32(at, number % 0x1_0000_0000, true);
+  view.setUint32(at + 4, Math.floor(number / 0x1_0000_0000), true);
+  view.setUint32(at + 8, PAGE_TRANSACTION, true);
+  view.setUint32(at + 12, 0, true);
+  view.setUint16(at + 16, 0, true);
+  view.setUint16(at + 18, flags, true);
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {

@@ -9,7 +9,7 @@ import { compareRanges, viewOf } from "../page-file.ts";
 
 const RUN_BYTES = 32 * 1024 * 1024;
 const RUN_RECORDS = 600_000;
-/** What memory begins with; it doubles up to the above, so that a small member takes little. */
+/** What memory begins with, so that a small member takes little; when that is full the whole of it is taken. */
 const FIRST_BYTES = 256 * 1024;
 const FIRST_RECORDS = 4_096;
 const READ_BYTES = 256 * 1024;
@@ -56,7 +56,7 @@ export class RowSorter {
     assert(end <= this.arena.length && this.#count < RUN_RECORDS, "a sorter that is full");
     let offsets = this.#offsets;
     if (this.#count === offsets.length) {
-      offsets = new Uint32Array(Math.min(RUN_RECORDS, Math.max(FIRST_RECORDS, 2 * offsets.length)));
+      offsets = new Uint32Array(offsets.length === 0 ? FIRST_RECORDS : RUN_RECORDS);
       offsets.set(this.#offsets);
       this.#offsets = offsets;
     }
@@ -83,7 +83,7 @@ export class RowSorter {
     if (end > RUN_BYTES || this.#count + Math.ceil(bytes / HEADER_BYTES) > RUN_RECORDS) return false;
     const { arena } = this;
     if (end <= arena.length) return true;
-    this.#arena = Buffer.allocUnsafeSlow(Math.min(RUN_BYTES, Math.max(2 * arena.length, end)));
+    this.#arena = Buffer.allocUnsafeSlow(RUN_BYTES);
     arena.copy(this.#arena, 0, 0, this.#used);
     return true;
   }
@@ -294,38 +294,56 @@ function sink(heap: RunReader[], from: number): void {
 
 /** Below it, comparing is quicker than looking at prefixes. */
 const FEW = 24;
-/** Place of a record within the range that is being sorted, beside four bytes of its key in one exact number. */
-const PLACES = 2 ** 20;
+/** Bits for the place of a record within the range that is being sorted, beside 44 bits of its key. */
+const PLACE_BITS = 20;
+const PLACES = 2 ** PLACE_BITS;
+const IS_LITTLE_ENDIAN = new Uint8Array(Uint32Array.of(1).buffer)[0] === 1;
+/** Bytes of a key that are sorted by at a time: the last one by its upper half alone. */
+const PREFIX_BYTES = 5;
 
 /**
- * By four bytes of the keys at a time: numbers made of them and of the present place are sorted by the engine, and what
- * agrees in the four is sorted by the next. The bytes that all keys of a range share are stepped over.
+ * By five and a half bytes of the keys at a time: numbers made of them and of the present place are sorted by the
+ * engine, and what agrees in five is sorted by the next. The bytes that all keys of a range share are stepped over.
  */
 function sortRecords(arena: Buffer, offsets: Uint32Array, from: number, to: number, depth: number): void {
-  if (to - from <= FEW) {
+  const count = to - from;
+  if (count <= FEW) {
     insertionSort(arena, offsets, from, to, depth);
     return;
   }
   const shared = sharedPrefix(arena, offsets, from, to, depth);
-  const numbers = new Float64Array(to - from);
+  const numbers = new BigUint64Array(count);
+  // Low and high half of each number, of which no bigint is ever made.
+  const halves = new Uint32Array(numbers.buffer);
+  const [low, high] = IS_LITTLE_ENDIAN ? [0, 1] : [1, 0];
   const view = viewOf(arena);
-  for (let i = from; i < to; i++) {
-    const at = offsets[i] as number;
+  for (let i = 0; i < count; i++) {
+    const at = offsets[from + i] as number;
     const end = at + HEADER_BYTES + view.getUint32(at, true);
     const place = at + HEADER_BYTES + shared;
     let prefix = 0;
-    if (place + 4 <= end) prefix = view.getUint32(place);
-    else for (let b = place; b < place + 4; b++) prefix = prefix * 256 + (b < end ? (arena[b] as number) : 0);
-    numbers[i - from] = prefix * PLACES + (i - from);
+    let more = 0;
+    if (place + 6 <= end) {
+      prefix = view.getUint32(place);
+      more = view.getUint16(place + 4) >>> 4;
+    } else {
+      for (let b = place; b < place + 4; b++) prefix = prefix * 256 + (b < end ? (arena[b] as number) : 0);
+      if (place + 4 < end) more = (arena[place + 4] as number) << 4;
+    }
+    halves[2 * i + high] = prefix;
+    halves[2 * i + low] = more * PLACES + i;
   }
   numbers.sort();
   const before = offsets.slice(from, to);
-  for (let i = 0; i < numbers.length; i++) offsets[from + i] = before[(numbers[i] as number) % PLACES] as number;
-  for (let i = 0; i < numbers.length; ) {
-    const prefix = Math.floor((numbers[i] as number) / PLACES);
+  for (let i = 0; i < count; i++) {
+    offsets[from + i] = before[(halves[2 * i + low] as number) & (PLACES - 1)] as number;
+  }
+  for (let i = 0; i < count; ) {
+    const prefix = halves[2 * i + high] as number;
+    const more = (halves[2 * i + low] as number) >>> PLACE_BITS;
     let j = i + 1;
-    while (j < numbers.length && Math.floor((numbers[j] as number) / PLACES) === prefix) j++;
-    if (j - i > 1) sortTies(arena, offsets, from + i, from + j, shared + 4);
+    while (j < count && halves[2 * j + high] === prefix && (halves[2 * j + low] as number) >>> PLACE_BITS === more) j++;
+    if (j - i > 1) sortTies(arena, offsets, from + i, from + j, shared + PREFIX_BYTES);
     i = j;
   }
 }
