@@ -4,6 +4,7 @@
  * walker copies what it needs for longer. All of it is memory that can be summed in place.
  */
 import fs from "node:fs";
+import { assert } from "../lib/assert.ts";
 import { crc32c, crcMemory } from "../lib/crc32c.ts";
 
 const STREAM_BYTES = 1024 * 1024;
@@ -11,6 +12,8 @@ const STREAM_START_BYTES = 64 * 1024;
 const NEAR_BYTES = 256 * 1024;
 const SLOT_BYTES = 16 * 1024;
 const SLOTS = 32;
+const PAGE_FROM = STREAM_BYTES + SLOTS * SLOT_BYTES;
+const PAGE_BYTES = 4096;
 
 export class PageFile {
   readonly fileBytes: number;
@@ -19,6 +22,7 @@ export class PageFile {
   readonly #fd: number;
   readonly #memory: Buffer;
   readonly #crc: (offset: number, length: number, previous: number) => number;
+  readonly #copy: (to: number, from: number, length: number) => void;
   #streamFrom = 0;
   #streamTo = 0;
   #streamBytes = STREAM_START_BYTES;
@@ -29,13 +33,17 @@ export class PageFile {
   /** What the last `locate` found: `length` bytes from `at` on in `buffer`. */
   buffer: Buffer;
   at = 0;
+  readonly #page: Buffer;
+  #isPageTaken = false;
 
   constructor(fd: number) {
     this.#fd = fd;
     this.fileBytes = fs.fstatSync(fd).size;
-    const { bytes, crc } = crcMemory(STREAM_BYTES + SLOTS * SLOT_BYTES);
-    this.#memory = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+    const { bytes, crc, copy } = crcMemory(PAGE_FROM + PAGE_BYTES);
+    this.#memory = Buffer.from(bytes.buffer, bytes.byteOffset, PAGE_FROM);
+    this.#page = Buffer.from(bytes.buffer, bytes.byteOffset + PAGE_FROM, PAGE_BYTES);
     this.#crc = crc;
+    this.#copy = copy;
     this.buffer = this.#memory;
   }
 
@@ -96,6 +104,24 @@ export class PageFile {
   crc(buffer: Buffer, at: number, length: number, previous: number): number {
     if (buffer === this.#memory) return this.#crc(at, length, previous);
     return crc32c(buffer.subarray(at, at + length), previous);
+  }
+
+  /** Room for a page to be made, in the same memory as what is handed out: see `copyToPage`. For one user at a time. */
+  takePage(): Buffer {
+    assert(!this.#isPageTaken, "two that make pages in the memory of one file");
+    this.#isPageTaken = true;
+    return this.#page;
+  }
+
+  givePageBack(): void {
+    this.#isPageTaken = false;
+  }
+
+  /** Copies bytes that this file handed out to that page; false when they lie elsewhere, and then nothing is done. */
+  copyToPage(buffer: Buffer, at: number, end: number, to: number): boolean {
+    if (buffer !== this.#memory || to + end - at > PAGE_BYTES) return false;
+    this.#copy(PAGE_FROM + to, at, end - at);
+    return true;
   }
 
   close(): void {

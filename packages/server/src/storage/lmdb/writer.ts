@@ -8,7 +8,7 @@ import { crc32c } from "../../lib/crc32c.ts";
 import { SUMS_MARK, sumBytesOf } from "../backend/sums.ts";
 import { TABLES, type Table } from "../backend/types.ts";
 import { type OpenFile, writeFully } from "../file-system.ts";
-import { compareRanges, copyRange, viewOf } from "../page-file.ts";
+import { compareRanges, copyRange, type PageFile, viewOf } from "../page-file.ts";
 import { PageOutput } from "../page-output.ts";
 import type { RowCursor } from "../rows.ts";
 import { type Child, TreeLevels } from "../tree-levels.ts";
@@ -61,8 +61,9 @@ export class LmdbWriter {
     return this.output.position / PAGE_BYTES;
   }
 
-  table(name: Table): TableWriter {
-    return new TableWriter(this.output, sumBytesOf(name, true), 0, (tree) => this.#trees.set(name, tree));
+  /** `source`: where most rows come from, for one table at a time: its page is used, which they reach soonest. */
+  table(name: Table, source?: PageFile): TableWriter {
+    return new TableWriter(this.output, sumBytesOf(name, true), 0, (tree) => this.#trees.set(name, tree), source);
   }
 
   /** The tables that were written here, for the one that writes the meta pages. */
@@ -115,8 +116,9 @@ export class TableWriter {
   readonly #nodeFlags: number;
   readonly #done: (tree: TreeRecord) => void;
   readonly #levels: TreeLevels;
-  readonly #page = Buffer.from(new ArrayBuffer(PAGE_BYTES));
-  readonly #view = new DataView(this.#page.buffer);
+  readonly #source: PageFile | undefined;
+  readonly #page: Buffer;
+  readonly #view: DataView;
   #lower = 0;
   #upper = ROOM_BYTES;
   // Keys of the leaf at hand, or of the one before until the next row is in.
@@ -132,7 +134,16 @@ export class TableWriter {
   #overflowPages = 0;
   #entries = 0;
 
-  constructor(output: PageOutput, sumBytes: number, nodeFlags: number, done: (tree: TreeRecord) => void) {
+  constructor(
+    output: PageOutput,
+    sumBytes: number,
+    nodeFlags: number,
+    done: (tree: TreeRecord) => void,
+    source?: PageFile,
+  ) {
+    this.#source = source;
+    this.#page = source?.takePage() ?? Buffer.from(new ArrayBuffer(PAGE_BYTES));
+    this.#view = new DataView(this.#page.buffer, this.#page.byteOffset, PAGE_BYTES);
     this.#output = output;
     this.#sumBytes = sumBytes;
     this.#nodeFlags = nodeFlags;
@@ -190,7 +201,8 @@ export class TableWriter {
     const data = at + keyLength;
     // As a page of bbolt has them: the value right behind the key.
     const isWhole = !isLong && keyIn === valueIn && keyEnd === valueAt;
-    copyRange(keyIn, keyAt, isWhole ? valueEnd : keyEnd, page, at);
+    if (!isWhole) copyRange(keyIn, keyAt, keyEnd, page, at);
+    else if (!this.#source?.copyToPage(keyIn, keyAt, valueEnd, at)) copyRange(keyIn, keyAt, valueEnd, page, at);
     this.#lastAt = at;
     this.#lastEnd = data;
     if (isFirst) {
@@ -281,11 +293,12 @@ export class TableWriter {
   }
 
   finish(): void {
+    if (this.#entries > 0) this.#closeLeaf();
+    this.#source?.givePageBack();
     if (this.#entries === 0) {
       this.#done(EMPTY_TREE);
       return;
     }
-    this.#closeLeaf();
     const root = this.#levels.close();
     this.#done({
       ...EMPTY_TREE,

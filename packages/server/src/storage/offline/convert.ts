@@ -94,7 +94,7 @@ async function toLmdb(store: Store, file: OpenFile, options: ConvertOptions): Pr
   const builder = thread ? undefined : new IndexBuilder(path, job.files);
   try {
     const totals = await eachRow(store, BUCKETS, writer.output, options, (bucket, rows) => {
-      const into = writer.table(bucket);
+      const into = writer.table(bucket, store.pageFile);
       if (bucket === "authUsers" || bucket === "authRoles") {
         const bounded = withBoundedNames(changedCursor(store, bucket, options.changes ?? {}));
         while (bounded.next()) into.putRow(bounded);
@@ -177,7 +177,7 @@ export async function rewriteLmdb(
     const writer = new LmdbWriter(file);
     try {
       for (const table of TABLES) {
-        const into = writer.table(table);
+        const into = writer.table(table, source.pages);
         const rows = source.cursor(table);
         const sumBytes = source.sumBytes(table);
         while (rows.next()) {

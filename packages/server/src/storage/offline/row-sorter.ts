@@ -5,7 +5,7 @@
 import fs from "node:fs";
 import { assert } from "../../lib/assert.ts";
 import { type FileSystem, type OpenFile, writeFully } from "../file-system.ts";
-import { compareRanges, viewOf } from "../page-file.ts";
+import { compareRanges, copyRange, viewOf } from "../page-file.ts";
 
 const RUN_BYTES = 32 * 1024 * 1024;
 const RUN_RECORDS = 600_000;
@@ -92,19 +92,20 @@ export class RowSorter {
     if (this.#count === 0) return;
     this.#file ??= await this.#files.open(this.#path, "create", 0o600);
     const { arena } = this;
+    const view = viewOf(arena);
     const offsets = this.#sort();
     const start = this.#position;
     let out = Buffer.allocUnsafeSlow(WRITE_BYTES);
     let filled = 0;
     for (let i = 0; i < this.#count; i++) {
       const at = offsets[i] as number;
-      const length = HEADER_BYTES + arena.readUInt32LE(at) + arena.readUInt32LE(at + 4);
+      const length = HEADER_BYTES + view.getUint32(at, true) + view.getUint32(at + 4, true);
       if (filled + length > out.length) {
         await this.#write(out, filled);
         filled = 0;
         if (length > out.length) out = Buffer.allocUnsafeSlow(length);
       }
-      arena.copy(out, filled, at, at + length);
+      copyRange(arena, at, at + length, out, filled);
       filled += length;
     }
     await this.#write(out, filled);
@@ -245,7 +246,8 @@ class RunReader {
     } else {
       this.at = this.end;
       if (this.#filled - this.at < HEADER_BYTES && !this.#fill(HEADER_BYTES)) return false;
-      const bytes = HEADER_BYTES + this.buffer.readUInt32LE(this.at) + this.buffer.readUInt32LE(this.at + 4);
+      const view = this.#view;
+      const bytes = HEADER_BYTES + view.getUint32(this.at, true) + view.getUint32(this.at + 4, true);
       if (this.#filled - this.at < bytes && !this.#fill(bytes)) {
         throw new Error("a run of sorted records is cut short");
       }

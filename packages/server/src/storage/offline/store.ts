@@ -8,6 +8,7 @@ import { BoltError, type Meta } from "../bolt/format.ts";
 import { BoltCursor, BoltPages, type BucketPlace, bucketPlaces } from "../bolt/walk.ts";
 import { LmdbFileError, MAGIC } from "../lmdb/format.ts";
 import { LmdbFile } from "../lmdb/walk.ts";
+import type { PageFile } from "../page-file.ts";
 import { ChainCursor, ListCursor, type RowCursor, type RowStore } from "../rows.ts";
 import { isLongNameKey, nameKey, nameOfRow } from "../schema/names.ts";
 import { OfflineError, offlineErrorText } from "./errors.ts";
@@ -27,6 +28,8 @@ export interface Store extends RowStore {
   get(bucket: string, key: Uint8Array): Buffer | undefined;
   /** Key of the last row. */
   lastKey(bucket: string): Buffer | undefined;
+  /** What the rows are read by, when they are in a file. */
+  readonly pageFile?: PageFile;
   /** The checksum of what a cursor is at, key and value, appended to what gave `previous`. */
   rowCrc(row: RowCursor, previous: number): number;
   close(): void;
@@ -111,6 +114,10 @@ class BoltStore implements Store {
     return this.#pages.file.bytesRead;
   }
 
+  get pageFile(): PageFile {
+    return this.#pages.file;
+  }
+
   cursor(bucket: string): RowCursor {
     const place = this.#places.get(bucket);
     return place ? new BoltCursor(this.#pages, place) : new ListCursor([]);
@@ -164,6 +171,10 @@ class LmdbStore implements Store {
 
   get bytesRead(): number {
     return this.#file.pages.bytesRead;
+  }
+
+  get pageFile(): PageFile {
+    return this.#file.pages;
   }
 
   cursor(bucket: string): RowCursor {
