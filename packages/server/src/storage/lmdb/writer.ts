@@ -51,14 +51,9 @@ export class LmdbWriter {
   readonly output: PageOutput;
   readonly #trees = new Map<string, TreeRecord>();
 
-  /** `firstPage` above 2: pages before it are written by another writer of the same file. */
-  constructor(file: OpenFile, firstPage = 2) {
+  constructor(file: OpenFile) {
     this.#file = file;
-    this.output = new PageOutput(file, firstPage * PAGE_BYTES);
-  }
-
-  get nextPage(): number {
-    return this.output.position / PAGE_BYTES;
+    this.output = new PageOutput(file, 2 * PAGE_BYTES);
   }
 
   /** `source`: where most rows come from, for one table at a time: its page is used, which they reach soonest. */
@@ -66,26 +61,15 @@ export class LmdbWriter {
     return new TableWriter(this.output, sumBytesOf(name, true), 0, (tree) => this.#trees.set(name, tree), source);
   }
 
-  /** The tables that were written here, for the one that writes the meta pages. */
-  get trees(): ReadonlyMap<string, TreeRecord> {
-    return this.#trees;
-  }
-
-  /** Writes what is left, with the tables that another writer wrote behind it up to `endPage`. Returns the size. */
-  async finish(others?: {
-    readonly trees: ReadonlyMap<string, TreeRecord>;
-    readonly endPage: number;
-  }): Promise<number> {
-    await this.output.finish();
-    for (const [name, tree] of others?.trees ?? []) this.#trees.set(name, tree);
-    const last = others ? new LmdbWriter(this.#file, others.endPage) : this;
-    const root = new TableWriter(last.output, 0, NODE_TREE, (tree) => this.#trees.set("", tree));
+  /** Writes what is left. Returns the size. */
+  async finish(): Promise<number> {
+    const root = new TableWriter(this.output, 0, NODE_TREE, (tree) => this.#trees.set("", tree));
     for (const name of [...TABLES, SUMS_MARK].sort()) {
       root.put(Buffer.from(`${name}\0`, "latin1"), encodeTree(this.#trees.get(name) ?? EMPTY_TREE));
     }
     root.finish();
-    const lastPage = last.nextPage - 1;
-    await last.output.finish();
+    const lastPage = this.output.position / PAGE_BYTES - 1;
+    await this.output.finish();
     const meta = {
       magic: MAGIC,
       version: VERSION,

@@ -16,7 +16,7 @@ import { IndexBuilder } from "./index-build.ts";
 import type { Job } from "./job.ts";
 import type { BackendKind } from "./member-dir.ts";
 import { allBuckets, type Changes, changedCursor, type Store, strangeBuckets, withBoundedNames } from "./store.ts";
-import { IndexThread } from "./tasks.ts";
+import { SortThread } from "./tasks.ts";
 
 const BOLT_PAGE_BYTES = 4096;
 /**
@@ -90,8 +90,8 @@ async function toBolt(store: Store, file: OpenFile, options: ConvertOptions): Pr
 async function toLmdb(store: Store, file: OpenFile, options: ConvertOptions): Promise<Converted> {
   const { job, path } = options;
   const writer = new LmdbWriter(file);
-  const thread = job.hasThreads ? new IndexThread(path) : undefined;
-  const builder = thread ? undefined : new IndexBuilder(path, job.files);
+  const builder = new IndexBuilder(path, job.files);
+  const thread = job.hasThreads ? new SortThread(path) : undefined;
   try {
     const totals = await eachRow(store, BUCKETS, writer.output, options, (bucket, rows) => {
       const into = writer.table(bucket, store.pageFile);
@@ -106,26 +106,18 @@ async function toLmdb(store: Store, file: OpenFile, options: ConvertOptions): Pr
         put: () => {
           putRow();
           if (thread) return thread.add(rows);
-          builder?.add(rows);
-          return builder?.hasRoom() === false ? builder.makeRoom() : undefined;
+          builder.add(rows);
+          return builder.hasRoom() ? undefined : builder.makeRoom();
         },
         finish: () => into.finish(),
       };
     });
-    if (builder) {
-      await builder.write(writer);
-      return { ...totals, sizeBytes: await writer.finish() };
-    }
-    const { nextPage } = writer;
-    const index = (thread as IndexThread).finish(path, nextPage);
-    await writer.output.finish();
-    // While the index is made, what is there already goes to the disk.
-    const [others] = await Promise.all([index, file.datasync()]);
-    return { ...totals, sizeBytes: await writer.finish(others) };
+    await builder.write(writer, thread);
+    return { ...totals, sizeBytes: await writer.finish() };
   } finally {
     await thread?.stop();
     await writer.settle();
-    await builder?.close();
+    await builder.close();
   }
 }
 

@@ -160,6 +160,19 @@ export class IndexRecords {
   }
 }
 
+/** Records in order: where the one at hand lies, until the next step. */
+export interface IndexRows {
+  readonly buffer: Buffer;
+  readonly keyAt: number;
+  readonly keyEnd: number;
+  readonly payloadAt: number;
+  readonly payloadEnd: number;
+  /** Moves to the next one; false when there is none here. */
+  next(): boolean;
+  /** Then: fetches more and moves to the first of those; false when there are no more. */
+  more(): Promise<boolean>;
+}
+
 /** Where the tables go: an LmdbWriter, or what compares them with those that are there. Keys ascend. */
 export interface IndexTarget {
   table(name: "live" | "past" | "leased"): IndexTable;
@@ -190,27 +203,22 @@ export class IndexBuilder {
     if (end > used) this.#keys.commit(end);
   }
 
-  /** Takes in records that another thread made; there is room for them. */
-  addRecords(records: Buffer): void {
-    this.#keys.addAll(records);
-  }
-
-  hasRoom(bytes = RECORD_BYTES_MAX): boolean {
-    return this.#keys.hasRoom(bytes);
+  hasRoom(): boolean {
+    return this.#keys.hasRoom(RECORD_BYTES_MAX);
   }
 
   makeRoom(): Promise<void> {
     return this.#keys.spill();
   }
 
-  /** Writes the three tables. */
-  async write(target: IndexTarget): Promise<void> {
+  /** Writes the three tables, of the rows that were added, or of those that another has sorted. */
+  async write(target: IndexTarget, sorted?: IndexRows): Promise<void> {
     const live = target.table("live");
     const past = new PastTable(target.table("past"));
     past.begin();
     const present = new Present();
-    const rows = await this.#keys.sorted();
-    while (rows.next()) {
+    const rows = sorted ?? (await this.#keys.sorted());
+    while (rows.next() || (await rows.more())) {
       const { buffer, keyAt, keyEnd, payloadAt, payloadEnd } = rows;
       const isSameKey = present.isOf(buffer, keyAt, keyEnd);
       if (!isSameKey) this.#close(present, live);

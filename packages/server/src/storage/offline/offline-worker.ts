@@ -4,18 +4,18 @@ import { type MessagePort, parentPort, workerData } from "node:worker_threads";
 import { assert } from "../../lib/assert.ts";
 import { systemFiles } from "../file-system.ts";
 import {
-  buildIndex,
-  type IndexBatch,
-  type IndexPlace,
   inspectPart,
+  type RecordBatch,
+  type RecordsWanted,
   sha256OfFile,
+  sortRecords,
   type TaskAnswer,
   type TaskRequest,
 } from "./tasks.ts";
 
 /** What the port brings, one at a time. */
-async function* inbox(port: MessagePort): AsyncGenerator<IndexBatch | IndexPlace> {
-  for await (const [message] of on(port, "message")) yield message as IndexBatch | IndexPlace;
+async function* inbox(port: MessagePort): AsyncGenerator<RecordBatch | RecordsWanted> {
+  for await (const [message] of on(port, "message")) yield message as RecordBatch | RecordsWanted;
 }
 
 async function perform(request: TaskRequest, port: MessagePort): Promise<unknown> {
@@ -24,9 +24,9 @@ async function perform(request: TaskRequest, port: MessagePort): Promise<unknown
       return sha256OfFile(request.path, request.bytes);
     case "inspect":
       return inspectPart(request.path, request.root, request.part);
-    case "index":
-      return buildIndex(request.sortPath, systemFiles, inbox(port), (memory) =>
-        port.postMessage({ kind: "spent", memory } satisfies TaskAnswer, [memory]),
+    case "sort":
+      return sortRecords(request.path, systemFiles, inbox(port), (answer) =>
+        port.postMessage(answer, "memory" in answer ? [answer.memory] : []),
       );
   }
 }

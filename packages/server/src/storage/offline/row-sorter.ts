@@ -12,6 +12,8 @@ const RUN_RECORDS = 600_000;
 /** What memory begins with, so that a small member takes little; when that is full the whole of it is taken. */
 const FIRST_BYTES = 256 * 1024;
 const FIRST_RECORDS = 4_096;
+/** So many are sorted as soon as they are there, while whoever makes them makes more; they are merged at the end. */
+const STRETCH_RECORDS = 32_768;
 const READ_BYTES = 256 * 1024;
 const WRITE_BYTES = 1024 * 1024;
 /** Before a record: key length u32, payload length u32. Key and payload follow. */
@@ -21,6 +23,8 @@ const HEADER_BYTES = RECORD_HEADER_BYTES;
 interface Run {
   readonly position: number;
   readonly bytes: number;
+  /** What all keys of the run begin with. */
+  readonly shared: Buffer;
 }
 
 export class RowSorter {
@@ -30,6 +34,8 @@ export class RowSorter {
   #offsets = new Uint32Array(0);
   #count = 0;
   #used = 0;
+  /** Where stretches of sorted records end among the offsets. */
+  readonly #stretches: number[] = [];
   readonly #runs: Run[] = [];
   #file: OpenFile | undefined;
   #position = 0;
@@ -62,6 +68,24 @@ export class RowSorter {
     }
     offsets[this.#count++] = this.#used;
     this.#used = end;
+    if (this.#count % STRETCH_RECORDS === 0) this.#sortStretch();
+  }
+
+  #sortStretch(): void {
+    const from = this.#stretches.at(-1) ?? 0;
+    if (from === this.#count) return;
+    sortRecords(this.arena, this.#offsets, from, this.#count, 0);
+    this.#stretches.push(this.#count);
+  }
+
+  /** The records in memory, all of their stretches sorted. */
+  #inMemory(firstAge: number): RunReader[] {
+    this.#sortStretch();
+    const { arena } = this;
+    return this.#stretches.map((to, i) => {
+      const offsets = this.#offsets.subarray(this.#stretches[i - 1] ?? 0, to);
+      return new RunReader(firstAge + i, arena, { offsets });
+    });
   }
 
   /** Takes in records that were written elsewhere, one behind the other. */
@@ -91,27 +115,28 @@ export class RowSorter {
   async spill(): Promise<void> {
     if (this.#count === 0) return;
     this.#file ??= await this.#files.open(this.#path, "create", 0o600);
-    const { arena } = this;
-    const view = viewOf(arena);
-    const offsets = this.#sort();
     const start = this.#position;
+    const readers = this.#inMemory(0);
+    const shared = Buffer.from(sharedBy(readers.map((reader) => reader.shared)));
+    const rows = new SortedRows(readers);
     let out = Buffer.allocUnsafeSlow(WRITE_BYTES);
     let filled = 0;
-    for (let i = 0; i < this.#count; i++) {
-      const at = offsets[i] as number;
-      const length = HEADER_BYTES + view.getUint32(at, true) + view.getUint32(at + 4, true);
+    while (rows.next()) {
+      const from = rows.keyAt - HEADER_BYTES;
+      const length = rows.payloadEnd - from;
       if (filled + length > out.length) {
         await this.#write(out, filled);
         filled = 0;
         if (length > out.length) out = Buffer.allocUnsafeSlow(length);
       }
-      copyRange(arena, at, at + length, out, filled);
+      copyRange(rows.buffer, from, rows.payloadEnd, out, filled);
       filled += length;
     }
     await this.#write(out, filled);
-    this.#runs.push({ position: start, bytes: this.#position - start });
+    this.#runs.push({ position: start, bytes: this.#position - start, shared });
     this.#count = 0;
     this.#used = 0;
+    this.#stretches.length = 0;
   }
 
   async #write(bytes: Buffer, length: number): Promise<void> {
@@ -128,11 +153,7 @@ export class RowSorter {
         ...this.#runs.map((run, age) => new RunReader(age, Buffer.allocUnsafeSlow(READ_BYTES), { fd, run })),
       );
     }
-    const inMemory = new RunReader(readers.length, this.#arena ?? NOTHING, {
-      offsets: this.#sort(),
-      count: this.#count,
-    });
-    this.#sorted = new SortedRows([...readers, inMemory]);
+    this.#sorted = new SortedRows([...readers, ...this.#inMemory(readers.length)]);
     return this.#sorted;
   }
 
@@ -144,12 +165,6 @@ export class RowSorter {
     await this.#file.close();
     this.#file = undefined;
     await this.#files.removeTree(this.#path);
-  }
-
-  #sort(): Uint32Array {
-    const offsets = this.#offsets;
-    if (this.#arena) sortRecords(this.#arena, offsets, 0, this.#count, 0);
-    return offsets;
   }
 }
 
@@ -168,6 +183,8 @@ export class SortedRows {
 
   constructor(readers: readonly RunReader[]) {
     this.#readers = readers;
+    const { length } = sharedBy(readers.map((reader) => reader.shared));
+    for (const reader of readers) reader.skip = length;
   }
 
   /** Moves to the next record, at first to the first one; false behind the last. */
@@ -203,12 +220,29 @@ export class SortedRows {
     return heap;
   }
 
+  /** All that there are have been within reach. */
+  more(): Promise<boolean> {
+    return Promise.resolve(false);
+  }
+
   close(): void {
     for (const fd of new Set(this.#readers.map((reader) => reader.fd))) if (fd !== undefined) fs.closeSync(fd);
   }
 }
 
-type RunSource = { readonly fd: number; readonly run: Run } | { readonly offsets: Uint32Array; readonly count: number };
+type RunSource = { readonly fd: number; readonly run: Run } | { readonly offsets: Uint32Array };
+
+/** What keys that begin with these all begin with. */
+function sharedBy(beginnings: readonly Buffer[]): Buffer {
+  const [first = NOTHING] = beginnings;
+  let { length } = first;
+  for (const other of beginnings) {
+    let n = 0;
+    while (n < length && n < other.length && other[n] === first[n]) n++;
+    length = n;
+  }
+  return first.subarray(0, length);
+}
 
 /** The records of one run, from a file or from memory. */
 class RunReader {
@@ -222,6 +256,11 @@ class RunReader {
   at = 0;
   keyEnd = 0;
   end = 0;
+  /** What all keys of the run begin with. */
+  readonly shared: Buffer;
+  /** So many bytes are the same in all runs; the next four, or zeros where the key ends, decide most comparisons. */
+  skip = 0;
+  prefix = 0;
   #filled = 0;
 
   constructor(age: number, buffer: Buffer, source: RunSource) {
@@ -232,10 +271,18 @@ class RunReader {
       this.fd = source.fd;
       this.#position = source.run.position;
       this.#left = source.run.bytes;
+      this.shared = source.run.shared;
     } else {
-      this.#offsets = source.offsets;
-      this.#left = source.count;
+      const { offsets } = source;
+      this.#offsets = offsets;
+      this.#left = offsets.length;
+      this.shared = sharedBy([offsets[0], offsets.at(-1)].map((at) => this.#keyAt(at as number)));
     }
+  }
+
+  #keyAt(at: number): Buffer {
+    const key = at + HEADER_BYTES;
+    return this.buffer.subarray(key, key + this.#view.getUint32(at, true));
   }
 
   next(): boolean {
@@ -254,6 +301,13 @@ class RunReader {
     }
     this.keyEnd = this.at + HEADER_BYTES + this.#view.getUint32(this.at, true);
     this.end = this.keyEnd + this.#view.getUint32(this.at + 4, true);
+    const place = this.at + HEADER_BYTES + this.skip;
+    this.prefix = place + 4 <= this.keyEnd ? this.#view.getUint32(place) : 0;
+    if (place + 4 > this.keyEnd) {
+      for (let b = place; b < place + 4; b++) {
+        this.prefix = this.prefix * 256 + (b < this.keyEnd ? (this.buffer[b] as number) : 0);
+      }
+    }
     return true;
   }
 
@@ -275,6 +329,7 @@ class RunReader {
 }
 
 function comesBefore(a: RunReader, b: RunReader): boolean {
+  if (a.prefix !== b.prefix) return a.prefix < b.prefix;
   const order = compareRanges(a.buffer, a.at + HEADER_BYTES, a.keyEnd, b.buffer, b.at + HEADER_BYTES, b.keyEnd);
   return order < 0 || (order === 0 && a.age < b.age);
 }

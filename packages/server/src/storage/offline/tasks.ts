@@ -1,6 +1,6 @@
 /**
  * The parts of a command that another thread can do: the sha256 of a snapshot, the hash and check of a database, and
- * the index of a new LMDB file. On the same thread where there is none.
+ * sorting for the index of a new LMDB file. On the same thread where there is none.
  */
 import { createHash } from "node:crypto";
 import fs from "node:fs";
@@ -18,10 +18,10 @@ import {
 } from "../bolt/walk.ts";
 import type { Meta } from "../bolt/format.ts";
 import type { FileSystem } from "../file-system.ts";
-import type { TreeRecord } from "../lmdb/format.ts";
-import { LmdbWriter } from "../lmdb/writer.ts";
+import { copyRange } from "../page-file.ts";
 import { OfflineError } from "./errors.ts";
-import { IndexBuilder, IndexRecords, RECORD_BYTES_MAX } from "./index-build.ts";
+import { IndexRecords, type IndexRows, RECORD_BYTES_MAX } from "./index-build.ts";
+import { RECORD_HEADER_BYTES, RowSorter, type SortedRows } from "./row-sorter.ts";
 import type { RowCursor } from "../rows.ts";
 import { boltMeta } from "./store.ts";
 
@@ -30,25 +30,19 @@ const READ_BYTES = 1024 * 1024;
 export type TaskRequest =
   | { readonly kind: "sha256"; readonly path: string; readonly bytes: number }
   | { readonly kind: "inspect"; readonly path: string; readonly root: number; readonly part: RootPart }
-  | { readonly kind: "index"; readonly sortPath: string };
+  | { readonly kind: "sort"; readonly path: string };
 
-/** What an index task is told at the end, when it is known where its pages go. */
-export interface IndexPlace {
-  readonly kind: "place";
-  readonly path: string;
-  readonly firstPage: number;
-}
-
-/** Before that, the records of the rows. The memory goes back when they have been taken in. */
-export interface IndexBatch {
+/** Records for a sorting task. The memory goes back when they have been taken in. */
+export interface RecordBatch {
   readonly kind: "records";
   readonly memory: ArrayBuffer;
   readonly bytes: number;
 }
 
-export interface IndexResult {
-  readonly trees: ReadonlyMap<string, TreeRecord>;
-  readonly endPage: number;
+/** All records are there: this memory is to be filled with the next ones in order. */
+export interface RecordsWanted {
+  readonly kind: "wanted";
+  readonly memory: ArrayBuffer;
 }
 
 /** Of the first `bytes` bytes of a file. */
@@ -90,39 +84,43 @@ export function inspectFile(path: string, onProgress?: (bytesRead: number) => vo
   }
 }
 
-/** Takes records in and sorts them; when it is told where the tables go, writes them there. */
-export async function buildIndex(
-  sortPath: string,
+/** Takes records in and sorts them; then fills with them what memory it is given. The last one it gives back is empty. */
+export async function sortRecords(
+  path: string,
   files: FileSystem,
-  inbox: AsyncIterable<IndexBatch | IndexPlace>,
-  giveBack: (memory: ArrayBuffer) => void,
-): Promise<IndexResult> {
-  const builder = new IndexBuilder(sortPath, files);
+  inbox: AsyncIterable<RecordBatch | RecordsWanted>,
+  answer: (answer: TaskAnswer) => void,
+): Promise<void> {
+  const sorter = new RowSorter(path, files);
+  let rows: SortedRows | undefined;
   try {
     for await (const message of inbox) {
-      if (message.kind === "place") return await writeIndex(builder, message, files);
-      const { memory, bytes } = message;
-      if (!builder.hasRoom(bytes)) await builder.makeRoom();
-      builder.addRecords(Buffer.from(memory, 0, bytes));
-      giveBack(memory);
+      const { memory } = message;
+      if (message.kind === "records") {
+        if (!sorter.hasRoom(message.bytes)) await sorter.spill();
+        sorter.addAll(Buffer.from(memory, 0, message.bytes));
+        answer({ kind: "spent", memory });
+        continue;
+      }
+      rows ??= await sorter.sorted();
+      const bytes = fill(Buffer.from(memory), rows);
+      answer({ kind: "sorted", memory, bytes });
+      if (bytes === 0) return;
     }
-    throw new Error("an index without a place");
   } finally {
-    await builder.close();
+    await sorter.close();
   }
 }
 
-async function writeIndex(builder: IndexBuilder, place: IndexPlace, files: FileSystem): Promise<IndexResult> {
-  const file = await files.open(place.path, "write");
-  const writer = new LmdbWriter(file, place.firstPage);
-  try {
-    await builder.write(writer);
-    await writer.output.finish();
-  } finally {
-    await writer.settle();
-    await file.close();
+function fill(into: Buffer, rows: SortedRows): number {
+  let filled = 0;
+  while (filled + RECORD_BYTES_MAX <= into.length && rows.next()) {
+    const { buffer, keyAt, payloadEnd } = rows;
+    const from = keyAt - RECORD_HEADER_BYTES;
+    copyRange(buffer, from, payloadEnd, into, filled);
+    filled += payloadEnd - from;
   }
-  return { trees: writer.trees, endPage: writer.nextPage };
+  return filled;
 }
 
 /** Below it a second thread costs more than it saves. */
@@ -206,6 +204,7 @@ function isDisjoint(a: Uint8Array, b: Uint8Array, except: number): boolean {
 
 export type TaskAnswer =
   | { readonly kind: "spent"; readonly memory: ArrayBuffer }
+  | { readonly kind: "sorted"; readonly memory: ArrayBuffer; readonly bytes: number }
   | { readonly kind: "done"; readonly result: unknown }
   | { readonly kind: "failed"; readonly message: string; readonly code: string | undefined };
 
@@ -214,11 +213,13 @@ export class TaskThread<T> {
   readonly result: Promise<T>;
   readonly #worker: Worker;
 
-  constructor(request: TaskRequest, onSpent?: (memory: ArrayBuffer) => void) {
+  /** `onBytes`: memory came back with so many bytes in it. */
+  constructor(request: TaskRequest, onBytes?: (memory: ArrayBuffer, bytes: number) => void) {
     this.#worker = new Worker(workerFile("offline-worker"), { workerData: request, name: request.kind });
     this.result = new Promise<T>((resolve, reject) => {
       this.#worker.on("message", (answer: TaskAnswer) => {
-        if (answer.kind === "spent") onSpent?.(answer.memory);
+        if (answer.kind === "spent") onBytes?.(answer.memory, 0);
+        else if (answer.kind === "sorted") onBytes?.(answer.memory, answer.bytes);
         else if (answer.kind === "done") resolve(answer.result as T);
         else
           reject(
@@ -232,8 +233,8 @@ export class TaskThread<T> {
     this.result.catch(() => {});
   }
 
-  tell(message: IndexBatch | IndexPlace): void {
-    this.#worker.postMessage(message, message.kind === "records" ? [message.memory] : []);
+  tell(message: RecordBatch | RecordsWanted): void {
+    this.#worker.postMessage(message, [message.memory]);
   }
 
   async stop(): Promise<void> {
@@ -245,19 +246,38 @@ const BATCH_BYTES = 512 * 1024;
 /** How far the other thread may be behind. */
 const BATCHES = 16;
 
-/** The index of a new file, made by another thread of the rows that pass here. */
-export class IndexThread {
-  readonly #thread: TaskThread<IndexResult>;
+/** Of those, how many are on their way back when all records are there. */
+const BATCHES_WANTED = 4;
+
+interface SortedBatch {
+  readonly bytes: Buffer<ArrayBuffer>;
+  readonly used: number;
+}
+
+/** The records of the rows that pass here, sorted by another thread. */
+export class SortThread implements IndexRows {
+  readonly #thread: TaskThread<void>;
   readonly #records = new IndexRecords();
-  readonly #free: Buffer<ArrayBuffer>[] = [];
+  readonly #free: ArrayBuffer[] = [];
   #batches = 1;
   #batch = Buffer.from(new ArrayBuffer(BATCH_BYTES));
   #used = 0;
   #onFree: (() => void) | undefined;
+  readonly #sorted: SortedBatch[] = [];
+  #isAsking = false;
+  // The record at hand, of those in the batch.
+  buffer: Buffer<ArrayBuffer> = Buffer.from(new ArrayBuffer(0));
+  keyAt = 0;
+  keyEnd = 0;
+  payloadAt = 0;
+  payloadEnd = 0;
+  #view = new DataView(this.buffer.buffer);
+  #end = 0;
 
-  constructor(sortPath: string) {
-    this.#thread = new TaskThread<IndexResult>({ kind: "index", sortPath }, (memory) => {
-      this.#free.push(Buffer.from(memory));
+  constructor(path: string) {
+    this.#thread = new TaskThread<void>({ kind: "sort", path: `${path}.keys` }, (memory, bytes) => {
+      if (this.#isAsking) this.#sorted.push({ bytes: Buffer.from(memory), used: bytes });
+      else this.#free.push(memory);
       this.#onFree?.();
     });
   }
@@ -269,30 +289,53 @@ export class IndexThread {
   }
 
   #send(): void {
-    const memory = this.#batch.buffer;
-    this.#thread.tell({ kind: "records", memory, bytes: this.#used });
+    this.#thread.tell({ kind: "records", memory: this.#batch.buffer, bytes: this.#used });
     this.#used = 0;
   }
 
   async #turn(): Promise<void> {
     this.#send();
-    while (this.#free.length === 0 && this.#batches === BATCHES) {
-      const freed = new Promise<void>((resolve) => {
-        this.#onFree = resolve;
-      });
-      // When the thread has failed nothing is given back any more.
-      await Promise.race([freed, this.#thread.result]);
-    }
+    while (this.#free.length === 0 && this.#batches === BATCHES) await this.#something();
     const free = this.#free.pop();
     if (!free) this.#batches++;
-    this.#batch = free ?? Buffer.from(new ArrayBuffer(BATCH_BYTES));
+    this.#batch = Buffer.from(free ?? new ArrayBuffer(BATCH_BYTES));
   }
 
-  /** All rows have been added: writes the tables from `firstPage` on. */
-  finish(path: string, firstPage: number): Promise<IndexResult> {
-    this.#send();
-    this.#thread.tell({ kind: "place", path, firstPage });
-    return this.#thread.result;
+  async #something(): Promise<void> {
+    const came = new Promise<void>((resolve) => {
+      this.#onFree = resolve;
+    });
+    // When the thread has failed nothing comes any more.
+    await Promise.race([came, this.#thread.result]);
+  }
+
+  next(): boolean {
+    const at = this.payloadEnd;
+    if (at === this.#end) return false;
+    this.keyAt = at + RECORD_HEADER_BYTES;
+    this.keyEnd = this.keyAt + this.#view.getUint32(at, true);
+    this.payloadAt = this.keyEnd;
+    this.payloadEnd = this.keyEnd + this.#view.getUint32(at + 4, true);
+    return true;
+  }
+
+  /** All rows have been added: goes on to the next batch of records in order. */
+  async more(): Promise<boolean> {
+    if (!this.#isAsking) {
+      this.#send();
+      // From then on what comes back has been asked for.
+      while (this.#free.length < this.#batches) await this.#something();
+      this.#isAsking = true;
+      for (const memory of this.#free.slice(0, BATCHES_WANTED)) this.#thread.tell({ kind: "wanted", memory });
+      this.#free.length = 0;
+    } else if (this.#end > 0) this.#thread.tell({ kind: "wanted", memory: this.buffer.buffer });
+    while (this.#sorted.length === 0) await this.#something();
+    const { bytes, used } = this.#sorted.shift() as SortedBatch;
+    this.buffer = bytes;
+    this.#view = new DataView(bytes.buffer);
+    this.payloadEnd = 0;
+    this.#end = used;
+    return this.next();
   }
 
   stop(): Promise<void> {
