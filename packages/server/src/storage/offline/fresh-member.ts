@@ -73,7 +73,17 @@ export class FreshMember {
         await this.#files.removeTree(`${this.walDir}.tmp`);
       }
     }
-    await this.#files.removeTree(this.#unfinished);
+    if (!this.#lock) {
+      await this.#files.removeTree(this.#unfinished);
+      return;
+    }
+    for (const name of fs.readdirSync(this.#unfinished)) {
+      if (name !== LOCK_NAME) await this.#files.removeTree(path.join(this.#unfinished, name));
+    }
+    // The lock is named after the directory's inode, which as soon as that is gone may be another's: it goes first. By
+    // then somebody else may be at work there; what is not empty is theirs.
+    await this.release();
+    this.#removeEmpty();
   }
 
   /** Makes the folders for the database. */
@@ -134,7 +144,6 @@ export class FreshMember {
   async abandon(): Promise<void> {
     if (this.#isNamed || !this.#lock) return;
     await this.#removeUnfinished();
-    if (this.#isNewDir) await this.#files.removeTree(this.#target.dataDir);
   }
 
   /** At the very end, whatever happened. */

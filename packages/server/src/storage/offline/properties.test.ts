@@ -18,7 +18,14 @@ import { writeBolt } from "../testing/write-bolt.ts";
 import { dataDirPaths } from "../data-dir.ts";
 import { systemFiles } from "../file-system.ts";
 import { LmdbFile } from "../lmdb/walk.ts";
-import { encodeKeyValue, encodeTombstone, indexKeyRow, revisionKey, tombstoneKey } from "../schema/index.ts";
+import {
+  encodeKeyValue,
+  encodeTombstone,
+  INDEX_MARKER_KEY,
+  indexKeyRow,
+  revisionKey,
+  tombstoneKey,
+} from "../schema/index.ts";
 import { FaultyFiles } from "../testing/faulty-files.ts";
 import { openWal, readWal } from "../wal/index.ts";
 import { migrateEngine, restoreSnapshot, snapshotStatus, verifyDataDir } from "./index.ts";
@@ -373,17 +380,20 @@ describe("a flipped bit", () => {
         },
         { weight: 1, arbitrary: fc.nat({ max: fs.statSync(snap).size * 8 - 1 }).map((bit) => ({ file: snap, bit })) },
       );
+      const markerBit = 8 * fs.readFileSync(backendFile).indexOf(INDEX_MARKER_KEY);
       await fc.assert(
         fc.asyncProperty(places, async ({ file, bit }) => {
           await withFlippedBit(file, bit, async () => {
-            const { verdict } = await verifyDataDir({ dataDir, walDir: "" });
+            const { verdict, findings } = await verifyDataDir({ dataDir, walDir: "" });
             if (verdict !== "clean") return;
+            // The mark of a whole index is damaged: a server makes the tables anew before it serves them.
+            if (findings.some(({ problem }) => problem === "the index is not complete")) return;
             expect(await served(dataDir)).toBe(whole);
             expect(await logContent(dataDir)).toBe(log);
           });
           fs.rmSync(`${backendFile}-lock`, { force: true });
         }),
-        { numRuns: FLIPS ?? 150 },
+        { numRuns: FLIPS ?? 150, examples: [[{ file: backendFile, bit: markerBit }]] },
       );
     },
     FLIPS_LIMIT_MS,
