@@ -23,6 +23,7 @@ import {
 import { envName, flagsText, usageText } from "./config/flags.ts";
 import { applyEnvironment, ConfigError, type FlagSet, parseArguments, SetupError, UsageError } from "./config/parse.ts";
 import { systemClock } from "./lib/clock.ts";
+import { tidyHeapWhenIdle } from "./lib/idle-heap.ts";
 import type { Logger } from "./lib/log.ts";
 import { systemRandom } from "./lib/random.ts";
 import { ETCD_VERSION, OWN_VERSION } from "./lib/version.ts";
@@ -253,6 +254,7 @@ async function run(argv: readonly string[]): Promise<void> {
       logger.info("flag is accepted without effect", { flag, reason });
     const { startEtcd } = await import("./boot.ts");
     running = await startEtcd(config, { logger, clock: systemClock, random: systemRandom, onFatal });
+    tidyHeapWhenIdle(systemClock);
   } catch (error) {
     // Removed while it was down: it has said so, and there is nothing to be done about it.
     if (isRemoval(error)) throw new Exit(0);

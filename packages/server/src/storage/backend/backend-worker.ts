@@ -5,6 +5,7 @@
 import { type MessagePort, parentPort, workerData } from "node:worker_threads";
 import { assert } from "../../lib/assert.ts";
 import { systemClock } from "../../lib/clock.ts";
+import { tidyHeapWhenIdle } from "../../lib/idle-heap.ts";
 import { AGREEMENT, type WorkerRequest, type WorkerResponse, type WorkerSettings } from "./committer.ts";
 import { copyRows } from "./copy.ts";
 import { Environment } from "./environment.ts";
@@ -64,4 +65,5 @@ port.on("message", (request: WorkerRequest) => {
     send({ kind: "failed", id: request.id, message, code: code === undefined ? undefined : String(code) });
   }
 });
+tidyHeapWhenIdle(systemClock);
 send({ kind: "ready" });
