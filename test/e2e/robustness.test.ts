@@ -5,6 +5,7 @@
  */
 import { describe, expect, it } from "vitest";
 import { checkLinearizable, type Operation } from "./harness/linearizability.ts";
+import { checkListings, type Listing } from "./harness/listings.ts";
 import { realBin } from "./harness/processes.ts";
 import { robustness, type RobustnessOutcome } from "./harness/robustness.ts";
 
@@ -22,11 +23,28 @@ function withLostWrite(operations: readonly Operation[]): Operation[] {
   return operations.filter((_, i) => i !== at);
 }
 
-function expectSound({ operations, answered, changes, watched, streams }: RobustnessOutcome): void {
+/** The same listings, but for a key that one of them shows as it was a change before. */
+function withOldValue(listings: readonly Listing[]): Listing[] {
+  const at = listings.findLastIndex(({ rows }) => rows.length > 0);
+  expect(at).toBeGreaterThanOrEqual(0);
+  return listings.map((listing, i) => {
+    if (i !== at) return listing;
+    const [first, ...others] = listing.rows;
+    return { ...listing, rows: first ? [{ ...first, version: first.version - 1 }, ...others] : [] };
+  });
+}
+
+function expectSound(outcome: RobustnessOutcome): void {
+  const { operations, answered, changes, listings, watched, streams } = outcome;
   expect(answered).toBeGreaterThan(100);
   expect(changes.length).toBeGreaterThan(50);
   expect(streams).toBeGreaterThanOrEqual(4);
   expect(watched).toBeGreaterThanOrEqual(4 * changes.length);
+  expect(listings.filter(({ revision }) => revision > 0).length).toBeGreaterThan(10);
+  expect(listings.filter(({ revision, isSerializable }) => revision === 0 && !isSerializable).length).toBeGreaterThan(
+    10,
+  );
+  expect(checkListings(withOldValue(listings), changes)).not.toEqual([]);
   expect(checkLinearizable(withStaleRead(operations)).kind).toBe("violated");
   expect(checkLinearizable(withLostWrite(operations)).kind).toBe("violated");
 }

@@ -1,9 +1,11 @@
 /**
- * Random faults while clients and watchers write down what they see; then the checks of linearizability.ts and
- * watching.ts over all of it. One seed decides what is done; the machine decides when, so a seed does not replay a run.
+ * Random faults while clients and watchers write down what they see; then the checks of linearizability.ts,
+ * listings.ts and watching.ts over all of it. One seed decides what is done; the machine decides when, so a seed does not
+ * replay a run.
  */
 import { type ClusterOptions, type Slot, TestCluster, threeOfOurs } from "./test-cluster.ts";
 import { type Change, checkLinearizable, type Operation, settleUnanswered } from "./linearizability.ts";
+import { checkListings, type Listing } from "./listings.ts";
 import { history, pause } from "./load.ts";
 import { until } from "./processes.ts";
 import { Chance, Traffic, type TrafficOptions, TRAFFIC_PREFIX } from "./traffic.ts";
@@ -23,6 +25,7 @@ export interface RobustnessOutcome {
   readonly operations: readonly Operation[];
   readonly answered: number;
   readonly changes: readonly Change[];
+  readonly listings: readonly Listing[];
   readonly streams: number;
   readonly watched: number;
 }
@@ -30,11 +33,15 @@ export interface RobustnessOutcome {
 /** Operations between a fault and its end, and behind it. */
 const OPERATIONS_A_PHASE = 60;
 
+/** So short a log that who was away for a while is sent a snapshot. */
+const SHORT_LOG = ["--snapshot-count=20", "--experimental-snapshot-catchup-entries=5"];
+
 export async function robustness(options: RobustnessOptions): Promise<RobustnessOutcome> {
   const { say = () => {}, rounds, seed } = options;
   await using cluster = await TestCluster.start({
     bins: options.bins ?? threeOfOurs,
     hasProxies: true,
+    flags: SHORT_LOG,
     ...options.cluster,
   });
   const endpoints = cluster.slots.map(({ endpoint }) => endpoint);
@@ -61,7 +68,10 @@ export async function robustness(options: RobustnessOptions): Promise<Robustness
     await until("all watchers have been told everything", () =>
       [...traffic.watchedTo.values()].every((at) => at >= last),
     );
-    const problems = traffic.streams.flatMap((stream) => checkStream(stream, changes));
+    const problems = [
+      ...traffic.streams.flatMap((stream) => checkStream(stream, changes)),
+      ...checkListings(traffic.listings, changes),
+    ];
     if (problems.length > 0) throw new Error(problems.slice(0, 10).join("\n"));
     if (traffic.unexpected.length > 0) throw new Error(`unexpected errors: ${traffic.unexpected.join("; ")}`);
     const settled = settleUnanswered(traffic.operations, changes);
@@ -73,12 +83,19 @@ export async function robustness(options: RobustnessOptions): Promise<Robustness
     );
     say(
       `${answered()} of ${traffic.operations.length} operations answered, linearizable in ${verdict.steps} steps; ` +
-        `${changes.length} changes, ${watched} events told by ${traffic.streams.length} streams; hashKV ${hash} on all`,
+        `${changes.length} changes, ${watched} events told by ${traffic.streams.length} streams; ` +
+        `${traffic.listings.length} listings; ${snapshotsApplied(cluster)} snapshots in the running processes; ` +
+        `hashKV ${hash} on all`,
     );
-    return { operations: settled, answered: answered(), changes, streams: traffic.streams.length, watched };
+    const { listings, streams } = traffic;
+    return { operations: settled, answered: answered(), changes, listings, streams: streams.length, watched };
   } catch (error) {
     throw new Error(`${(error as Error).message}\nseed ${seed}\n${cluster.logs()}`, { cause: error });
   }
+}
+
+function snapshotsApplied({ slots }: TestCluster): number {
+  return slots.reduce((sum, { member }) => sum + (member?.log.split('"applied snapshot"').length ?? 1) - 1, 0);
 }
 
 async function allChanges(cluster: TestCluster, revision: number): Promise<Change[]> {

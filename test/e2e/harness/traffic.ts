@@ -1,14 +1,18 @@
 /**
- * Clients and watchers that write down everything they do and are told, for the checks of linearizability.ts and
- * watching.ts. Few keys and many clients, so that they get into each other's way; each value is written once.
+ * Clients and watchers that write down everything they do and are told, for the checks of linearizability.ts,
+ * listings.ts and watching.ts. Few keys and many clients, so that they get into each other's way; each value is written once.
  */
 import { type Client, compare, connect, deleteOp, getOp, putOp, toText } from "@etcd-ts/client";
 import { type Init, type RangeResponse, type RequestOp, type TxnResponse, Watch } from "@etcd-ts/client/wire";
 import type { Answer, Input, Operation, Step, StepResult } from "./linearizability.ts";
+import type { Listing } from "./listings.ts";
 import { isRetriable, pause } from "./load.ts";
 import type { RecordedResponse, RecordedStream } from "./watching.ts";
 
 export const TRAFFIC_PREFIX = "traffic/";
+
+/** How far back listings of the past go, in revisions. */
+const PAST_REVISIONS = 200;
 
 /** A sequence of numbers that a seed decides. */
 export class Chance {
@@ -42,6 +46,7 @@ export interface TrafficOptions {
 
 export class Traffic implements AsyncDisposable {
   readonly operations: Operation[] = [];
+  readonly listings: Listing[] = [];
   readonly streams: RecordedStream[] = [];
   readonly unexpected: string[] = [];
   readonly #options: TrafficOptions;
@@ -55,6 +60,8 @@ export class Traffic implements AsyncDisposable {
   #clients: Promise<unknown> = Promise.resolve();
   #watchers: Promise<unknown> = Promise.resolve();
   #values = 0;
+  /** The highest revision that any answer has told. */
+  #highest = 1;
 
   private constructor(client: Client, options: TrafficOptions) {
     this.#client = client;
@@ -65,7 +72,10 @@ export class Traffic implements AsyncDisposable {
 
   static async start(options: TrafficOptions): Promise<Traffic> {
     const traffic = new Traffic(await connect({ endpoints: options.endpoints, keepAliveTimeMs: 10_000 }), options);
-    traffic.#clients = Promise.all(Array.from({ length: options.clients ?? 8 }, (_, n) => traffic.#runClient(n)));
+    traffic.#clients = Promise.all([
+      ...Array.from({ length: options.clients ?? 8 }, (_, n) => traffic.#runClient(n)),
+      ...options.endpoints.map((endpoint) => traffic.#runLister(endpoint)),
+    ]);
     traffic.#watchers = Promise.all([
       // One that stays with each member, and one that goes to another whenever its stream breaks.
       ...options.endpoints.map((endpoint) => traffic.#runWatcher(`at ${endpoint}`, [endpoint])),
@@ -127,11 +137,45 @@ export class Traffic implements AsyncDisposable {
   }
 
   #remember({ steps, otherwise }: Input, { succeeded, results, revision }: Answer): void {
+    this.#highest = Math.max(this.#highest, revision);
     (succeeded ? steps : otherwise).forEach((step, i) => {
       const result = results[i];
       if (result?.kind === "got") this.#lastSeen.set(step.key, result.found?.modRevision ?? 0);
       else this.#lastSeen.set(step.key, step.kind === "delete" ? 0 : revision);
     });
+  }
+
+  /** All keys, over and over: as they are, as this member has them, and as they were. */
+  async #runLister(endpoint: string): Promise<void> {
+    const { timeoutMs = 2_000 } = this.#options;
+    while (!this.#stopClients.signal.aborted) {
+      const way = this.#chance.pick(["present", "serializable", "past"] as const);
+      const knownBefore = this.#highest;
+      const isSerializable = way === "serializable";
+      const revision = way === "past" ? Math.max(1, knownBefore - this.#chance.below(PAST_REVISIONS)) : 0;
+      try {
+        const { header, kvs, count } = await this.#client.kv.get(TRAFFIC_PREFIX, {
+          prefix: true,
+          revision,
+          serializable: isSerializable,
+          endpoint,
+          timeoutMs,
+        });
+        const rows = kvs.map(({ key, value, createRevision, modRevision, version }) => ({
+          key: toText(key),
+          value: toText(value),
+          createRevision,
+          modRevision,
+          version,
+        }));
+        const answeredAt = header?.revision ?? 0;
+        this.listings.push({ endpoint, revision, isSerializable, knownBefore, answeredAt, count, rows });
+        this.#highest = Math.max(this.#highest, answeredAt);
+      } catch (error) {
+        if (!isRetriable(error)) this.unexpected.push(`listing at ${endpoint}: ${error}`);
+      }
+      await pause(20);
+    }
   }
 
   /** Plain reads, puts and deletions go their own ways; only what needs one becomes a transaction. */
