@@ -229,7 +229,7 @@ export class TableWriter {
     this.#view.setUint16(22, this.#upper, true);
     page.fill(0, PAGE_HEADER_BYTES + this.#lower, PAGE_HEADER_BYTES + this.#upper);
     this.#output.page(PAGE_BYTES);
-    page.copy(this.#output.buffer, this.#output.at);
+    this.#output.buffer.set(page, this.#output.at);
     this.#leafPages++;
     this.#lower = 0;
     this.#upper = ROOM_BYTES;

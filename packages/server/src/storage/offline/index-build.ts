@@ -308,8 +308,9 @@ class Present {
   take(buffer: Buffer, { keyAt, keyEnd, payloadAt, payloadEnd }: RecordPlace, isSameKey: boolean): void {
     const { bytes } = this;
     const length = keyEnd - keyAt;
-    if (!isSameKey) copyRange(buffer, keyAt, keyEnd, bytes, 0);
-    copyRange(buffer, payloadAt, payloadEnd, bytes, length);
+    // The payload lies right behind the key.
+    if (isSameKey) copyRange(buffer, payloadAt, payloadEnd, bytes, length);
+    else copyRange(buffer, keyAt, payloadEnd, bytes, 0);
     this.keyLength = length;
     this.#flags = bytes[length] as number;
     this.main = this.#varint(length + 1);
