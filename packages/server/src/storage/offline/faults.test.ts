@@ -78,7 +78,7 @@ async function withFaults(fault: Fault, { prepare, attempt, check }: Trial): Pro
     // makes its next segment and writes zeros ahead of need, and goes on without them when that fails.
     const operation = files.operations[at - 1] ?? "none";
     const place = `${fault} at ${at}, ${operation}`;
-    const isAheadOfNeed = /^write zeros \S*wal\/| \S*wal\/\d+\.tmp$|^none$/.test(operation) && fault !== "kill";
+    const isAheadOfNeed = /^write zeros \S*wal\/| \S*wal\/\d+\.tmp$|^none$/.test(operation);
     if (!isAheadOfNeed && !(fault === "shortWrite" && !operation.startsWith("write"))) {
       expect(error?.message ?? "no error", place).toMatch(/injected|killed|write/);
     }
