@@ -4,7 +4,7 @@
  */
 import fs from "node:fs";
 import path from "node:path";
-import { type FileSystem, systemFiles } from "../file-system.ts";
+import { type FileSystem, type OpenFile, systemFiles } from "../file-system.ts";
 import { Environment, type Store } from "./environment.ts";
 import { peekStore } from "./reader.ts";
 import { withSum } from "./sums.ts";
@@ -29,6 +29,7 @@ export class BulkLoad {
   readonly #files: FileSystem;
   readonly #environment: Environment;
   readonly #rows: BulkRows;
+  #handle: OpenFile | undefined;
   #isOpen = true;
 
   /** What is at `path` stays as it is until `finish` puts the new file in its place. */
@@ -72,11 +73,10 @@ export class BulkLoad {
     return this.#environment.root.transactionSync(() => fn(this.#rows), 2);
   }
 
-  /** Pushes what was written to the disk: now and then, the disk is never far behind, and others do not wait behind all of it. */
-  push(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      fs.fdatasync(this.#environment.descriptor, (error) => (error ? reject(error) : resolve()));
-    });
+  /** Pushes what was written to the disk: then the disk is never far behind, and others do not wait behind all of it. */
+  async push(): Promise<void> {
+    this.#handle ??= await this.#files.open(this.#temporary, "write");
+    await this.#handle.datasync();
   }
 
   /** The environment that is being filled, for those who copy whole tables. */
@@ -114,6 +114,7 @@ export class BulkLoad {
   async #close(): Promise<void> {
     if (!this.#isOpen) return;
     this.#isOpen = false;
+    await this.#handle?.close();
     await this.#environment.close();
   }
 }

@@ -10,6 +10,7 @@ import { compareBytes, keyString, utf8Bytes } from "../../lib/bytes.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { silentLogger } from "../../lib/log.ts";
 import { type Backend, BUCKETS, openBackend } from "../backend/index.ts";
+import { type FileSystem, systemFiles } from "../file-system.ts";
 import { ListCursor } from "../rows.ts";
 import { encodeKeyValue, hasIndexMarker, nameKey, revisionKey, tombstoneKey } from "../schema/index.ts";
 import {
@@ -19,6 +20,7 @@ import {
   hashKeyValues,
   importBolt,
   importBoltInWorker,
+  importRows,
   openBolt,
   summarize,
 } from "./index.ts";
@@ -468,6 +470,40 @@ describe("exportBolt() and importBolt()", () => {
     const imported = await openInline(again);
     for (const name of names) expect(imported.get("authUsers", nameKey(name))).toBeDefined();
     await imported.close();
+    await backend.close();
+  });
+
+  it("an import is never far ahead of the disk", async () => {
+    const folder = temporaryFolder();
+    const file = path.join(folder, "x.db");
+    const rows = Array.from({ length: 3_000 }, (_, n) => {
+      const [revision, value] = [n + 2, Buffer.alloc(6_000, n)];
+      const about = { createRevision: revision, modRevision: revision, version: 1, lease: 0n };
+      return [revisionKey(revision, 0), encodeKeyValue({ key: utf8Bytes(`key${n}`), value, ...about })] as const;
+    });
+    writeFile(file, [["key", rows]]);
+    const backendPath = path.join(folder, "db.lmdb");
+    const sizes: number[] = [];
+    const files: FileSystem = {
+      ...systemFiles,
+      async open(name, mode, permissions) {
+        const opened = await systemFiles.open(name, mode, permissions);
+        const { datasync } = opened;
+        opened.datasync = async () => {
+          sizes.push(await opened.size());
+          await datasync.call(opened);
+        };
+        return opened;
+      },
+    };
+    const source = openBolt(file);
+    await importRows(source, { backendPath, files });
+    source.close();
+    expect(sizes.length).toBeGreaterThanOrEqual(2);
+    for (const [n, size] of sizes.entries()) expect(size - (sizes[n - 1] ?? 0)).toBeLessThan(24 * 1024 * 1024);
+    expect(fs.readdirSync(folder).sort()).toEqual(["db.lmdb", "x.db"]);
+    const backend = await openInline(backendPath);
+    expect(backend.count("key", {})).toBe(3_000);
     await backend.close();
   });
 

@@ -46,6 +46,25 @@ describe(".snap files", () => {
 });
 
 describe("SnapStore", () => {
+  it("pushes a received database to the disk on the way", async () => {
+    let synced = 0;
+    const open = files.open.bind(files);
+    files.open = async (name, mode) => {
+      const file = await open(name, mode);
+      const datasync = file.datasync.bind(file);
+      file.datasync = () => {
+        synced++;
+        return datasync();
+      };
+      return file;
+    };
+    const database = (async function* () {
+      for (let n = 0; n < 20; n++) yield Buffer.alloc(1024 * 1024, n);
+    })();
+    expect(await store.saveDatabase(database, 7)).toBe(20 * 1024 * 1024);
+    expect(synced).toBe(2);
+  });
+
   it("loads the newest that the WAL vouches for, and sets broken ones aside", async () => {
     for (const [index, term] of [
       [10, 2],
