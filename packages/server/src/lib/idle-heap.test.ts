@@ -1,5 +1,7 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { describe, expect, it } from "vitest";
-import { GROWN_BYTES_MIN, type Heap, IdleHeap, tidyHeapWhenIdle } from "./idle-heap.ts";
+import { collector, GROWN_BYTES_MIN, type Heap, IdleHeap, tidyHeapWhenIdle } from "./idle-heap.ts";
 import { VirtualClock } from "./clock.ts";
 
 describe("IdleHeap", () => {
@@ -40,6 +42,15 @@ describe("IdleHeap", () => {
     expect(lookTimes(1)).toBe(3);
     state.busy = 0;
     expect(lookTimes(20)).toBe(3);
+  });
+
+  it("does without the collector when another thread hides it in between", () => {
+    const hidden = (code: string): unknown => {
+      setFlagsFromString("--no-expose-gc");
+      return runInNewContext(code);
+    };
+    expect(collector(hidden)).toBeUndefined();
+    expect(collector()).toBeTypeOf("function");
   });
 
   it("collects the garbage of this very thread", async () => {
