@@ -5,12 +5,14 @@ import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { assert } from "../../lib/assert.ts";
 import { compareBytes, keyString, utf8Bytes } from "../../lib/bytes.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { silentLogger } from "../../lib/log.ts";
 import { type Backend, BUCKETS, openBackend } from "../backend/index.ts";
 import { type FileSystem, systemFiles } from "../file-system.ts";
+import { decodeLmdbMeta, encodeLmdbMetaPage } from "../lmdb/format.ts";
 import { ListCursor } from "../rows.ts";
 import { encodeKeyValue, hasIndexMarker, nameKey, revisionKey, tombstoneKey } from "../schema/index.ts";
 import {
@@ -557,6 +559,42 @@ describe("exportBolt() and importBolt()", () => {
     expect(fs.readdirSync(folder).sort()).toEqual([
       ...["again.lmdb", "again.lmdb-lock", "db.lmdb", "db.lmdb-lock", "here.db", "there.db"],
     ]);
+  });
+
+  it("an image is of the newest state, though a commit is at a meta page when it is read", async () => {
+    const folder = temporaryFolder();
+    const backendPath = path.join(folder, "db.lmdb");
+    const backend = await openInline(backendPath);
+    for (const n of [2, 3, 4]) {
+      backend.write((tx) => tx.put("key", revisionKey(n, 0), row(n)));
+      await backend.flush();
+    }
+    const head = fs.readFileSync(backendPath).subarray(0, 8_192);
+    const [first, second] = [0, 4_096].map((at) => decodeLmdbMeta(head.subarray(at, at + 4_096)));
+    assert(first && second, "two meta pages");
+    const [old, newest] = first.transaction < second.transaction ? [first, second] : [second, first];
+    const place = newest === first ? 0 : 4_096;
+    // The number of the new one has come to where the roots of the one before the last still are.
+    const torn = encodeLmdbMetaPage(place / 4_096, 4_096, { ...old, transaction: newest.transaction });
+    const { readSync } = fs;
+    let tornReads = 0;
+    const spy = vi.spyOn(fs, "readSync").mockImplementation(((...args: Parameters<typeof readSync>) => {
+      const [, into, offset, length, position] = args as unknown as [number, Buffer, number, number, number];
+      if (position !== place || tornReads > 0) return readSync(...args);
+      tornReads++;
+      return torn.copy(into, offset, 0, length);
+    }) as typeof readSync);
+    const out = path.join(folder, "out.db");
+    try {
+      await save(backend, out);
+    } finally {
+      spy.mockRestore();
+    }
+    expect(tornReads).toBe(1);
+    const bolt = openBolt(out);
+    expect([...bolt.rows("key")].length).toBe(3);
+    bolt.close();
+    await backend.close();
   });
 
   it("an image goes on through a defragmentation, and after its backend was closed", async () => {

@@ -4,7 +4,8 @@
  *
  * A file that is written to meanwhile may be read as long as a read transaction that began before stays open: what the
  * newest of the two meta pages reaches is not written over then, as no page is used again that a transaction gave up
- * after the oldest reader began. The meta page that a commit may be at is the older one until that is done.
+ * after the oldest reader began. The meta page that a commit may be at is the older one until that is done; both are read
+ * until they stay the same.
  */
 import fs from "node:fs";
 import { SUM_BYTES, SUMS_MARK, sumBytesOf } from "../backend/sums.ts";
@@ -64,12 +65,24 @@ function soundMeta(page: Buffer, number: number): LmdbMeta | undefined {
   return bytes < PAGE_BYTES_MIN || bytes > PAGE_BYTES_MAX || (bytes & (bytes - 1)) !== 0 ? undefined : meta;
 }
 
+/** What is in the places of both meta pages. */
+function readHead(fd: number): readonly [Buffer, Buffer] {
+  const first = readPage(fd, 0);
+  // The page size is in the first one; without it, that of every file made here.
+  return [first, readPage(fd, soundMeta(first, 0)?.free.pad ?? 4096)];
+}
+
 /** Throws when LMDB itself would refuse the file: it wants both meta pages. */
 export function readMetas(path: string, fd: number): Metas {
-  const first = soundMeta(readPage(fd, 0), 0);
-  // The page size is in the first one; without it, that of every file made here.
+  let head = readHead(fd);
+  let before: readonly [Buffer, Buffer];
+  // A commit may be at one of them: read in the middle of that, it may have its number and the roots of the one before.
+  do {
+    before = head;
+    head = readHead(fd);
+  } while (!head[0].equals(before[0]) || !head[1].equals(before[1]));
+  const [first, second] = [soundMeta(head[0], 0), soundMeta(head[1], 1)];
   const pageBytes = first?.free.pad ?? 4096;
-  const second = soundMeta(readPage(fd, pageBytes), 1);
   const newest = !first ? second : second && second.transaction > first.transaction ? second : first;
   if (!newest) throw new LmdbFileError(`${path} is not an LMDB file, or its head is damaged`);
   return { pageBytes, both: [first, second], newest };

@@ -10,13 +10,14 @@ import { keyOfKeyValue } from "../schema/key-value.ts";
 import { dataDirPaths } from "../data-dir.ts";
 import { systemFiles } from "../file-system.ts";
 import { lockDataDir } from "../lock.ts";
+import { ListCursor } from "../rows.ts";
 import { decodeV2Store, encodeKeyValue, revisionKey } from "../schema/index.ts";
 import { SnapStore } from "../snap/index.ts";
 import { FaultyFiles } from "../testing/faulty-files.ts";
 import { createWal, openWal, readWal, validSnapshots } from "../wal/index.ts";
 import { databaseFile } from "./member-dir.ts";
 import { bytesToWrite } from "./space.ts";
-import { inspectFile, inspectInThreads } from "./tasks.ts";
+import { inspectFile, inspectInThreads, SortThread } from "./tasks.ts";
 import {
   backupDataDir,
   defragDataDir,
@@ -323,6 +324,31 @@ describe("a check by two threads", () => {
       };
       const twice = (bytes: Buffer) => void bytes.writeBigUInt64LE(BigInt(other), parent(leaf / 4_096));
       expect(await damaged(twice)).toBeUndefined();
+    }
+  });
+});
+
+describe("a thread that sorts", () => {
+  it("leaves no file behind, whether all was taken from it or not", async () => {
+    const base = path.join(temporaryFolder(), "db");
+    const rows: Rows = [];
+    for (let main = 2; main < 24_000; main++) {
+      const key = Buffer.alloc(1_600, String(main));
+      const fields = { key, createRevision: main, modRevision: main, version: 1, lease: 0n };
+      rows.push([revisionKey(main, 0), encodeKeyValue({ ...fields, value: Buffer.of(1) })]);
+    }
+    for (const takesAll of [true, false]) {
+      const thread = new SortThread(base);
+      for (const cursor = new ListCursor(rows); cursor.next(); ) await thread.add(cursor);
+      let count = (await thread.more()) ? 1 : 0;
+      // More than its memory holds.
+      expect(fs.statSync(`${base}.keys`).size).toBeGreaterThan(0);
+      if (takesAll) {
+        while (thread.next() || (await thread.more())) count++;
+        expect(count).toBe(rows.length);
+      }
+      await thread.stop();
+      expect(fs.existsSync(`${base}.keys`)).toBe(false);
     }
   });
 });

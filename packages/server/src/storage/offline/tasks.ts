@@ -257,6 +257,8 @@ interface SortedBatch {
 /** The records of the rows that pass here, sorted by another thread. */
 export class SortThread implements IndexRows {
   readonly #thread: TaskThread<void>;
+  /** Where the thread puts what does not fit into memory. */
+  readonly #path: string;
   readonly #records = new IndexRecords();
   readonly #free: ArrayBuffer[] = [];
   #batches = 1;
@@ -275,7 +277,8 @@ export class SortThread implements IndexRows {
   #end = 0;
 
   constructor(path: string) {
-    this.#thread = new TaskThread<void>({ kind: "sort", path: `${path}.keys` }, (memory, bytes) => {
+    this.#path = `${path}.keys`;
+    this.#thread = new TaskThread<void>({ kind: "sort", path: this.#path }, (memory, bytes) => {
       if (this.#isAsking) this.#sorted.push({ bytes: Buffer.from(memory), used: bytes });
       else this.#free.push(memory);
       this.#onFree?.();
@@ -338,7 +341,9 @@ export class SortThread implements IndexRows {
     return this.next();
   }
 
-  stop(): Promise<void> {
-    return this.#thread.stop();
+  /** Ends the thread wherever it is, and removes what it has left: it may not have come to that itself. */
+  async stop(): Promise<void> {
+    await this.#thread.stop();
+    fs.rmSync(this.#path, { force: true });
   }
 }
