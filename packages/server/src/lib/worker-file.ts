@@ -1,7 +1,9 @@
-/** Where the code of worker threads is. */
+/** Worker threads: where their code is, and how they reach who started them. */
 import fs from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { type MessagePort, parentPort } from "node:worker_threads";
+import { assert } from "./assert.ts";
 
 /** The bundle of `<name>.ts`: beside this module when bundled, in the root's dist/ when run from source. */
 export function workerFile(name: string): string {
@@ -14,4 +16,10 @@ export function workerFile(name: string): string {
     if (parent === folder) throw new Error(`${name}.mjs is missing: the programs have not been built`);
     folder = parent;
   }
+}
+
+/** The way to who started this thread, which runs the code of that name. */
+export function ownPort(name: string): MessagePort {
+  assert(parentPort, () => `${name} runs as a worker thread`);
+  return parentPort;
 }

@@ -2,20 +2,17 @@
  * The backend's writer thread. Commits layers as they come, one durable transaction each; for a defragmentation it
  * fills a new file first and then becomes that file's writer. All the thinking is done by the main thread.
  */
-import { type MessagePort, parentPort, workerData } from "node:worker_threads";
+import { workerData } from "node:worker_threads";
 import { assert } from "../../lib/assert.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { tidyHeapWhenIdle } from "../../lib/idle-heap.ts";
-import { AGREEMENT, type WorkerRequest, type WorkerResponse, type WorkerSettings } from "./committer.ts";
+import { ownPort } from "../../lib/worker-file.ts";
+import type { WorkerRequest, WorkerResponse, WorkerSettings } from "./committer.ts";
 import { copyRows } from "./copy.ts";
 import { Environment } from "./environment.ts";
+import { AGREEMENT } from "./types.ts";
 
-function ownPort(): MessagePort {
-  assert(parentPort, "backend-worker runs as a worker thread");
-  return parentPort;
-}
-
-const port = ownPort();
+const port = ownPort("backend-worker");
 const { agreement, ...settings } = workerData as WorkerSettings & { readonly agreement: string };
 assert(agreement === AGREEMENT, "the bundle of the backend's writer thread is out of date: build again");
 const environment = new Environment(settings);

@@ -7,7 +7,7 @@ import { assert } from "../../lib/assert.ts";
 import { workerFile } from "../../lib/worker-file.ts";
 import type { Environment, FileSizes } from "./environment.ts";
 import type { Layer } from "./layer.ts";
-import { TABLES } from "./types.ts";
+import { AGREEMENT } from "./types.ts";
 
 export interface Committed {
   readonly sizes: FileSizes;
@@ -41,9 +41,6 @@ export interface WorkerSettings {
   readonly noSync: boolean;
   readonly mapSizeBytes: number | undefined;
 }
-
-/** What the two threads must agree on; they are built from one source, but the worker's bundle may be an older one. */
-export const AGREEMENT = TABLES.join();
 
 interface Waiting {
   resolve(result: Committed): void;

@@ -26,6 +26,9 @@ export const TABLES = [
   "past",
 ] as const;
 
+/** What threads that know of tables must agree on; they are built from one source, but a worker's bundle may be an older one. */
+export const AGREEMENT = TABLES.join();
+
 export type Table = (typeof TABLES)[number];
 
 /** The tables that a bbolt file has as buckets, in byte order of their names. */

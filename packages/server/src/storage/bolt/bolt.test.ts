@@ -651,6 +651,18 @@ describe("exportBolt() and importBolt()", () => {
       await closed.close();
       await expect(chunks.next()).rejects.toThrow("the image is closed");
     }
+    // What was made already and is not taken ends in the same way, not as if that were all.
+    for (const end of ["abort", "close"] as const) {
+      const stopped = new AbortController();
+      const image = await exportBolt(backend, { signal: stopped.signal, wantsHash: true });
+      const chunks = image.chunks()[Symbol.asyncIterator]();
+      await chunks.next();
+      await vi.waitFor(() => image.sha256(), 30_000);
+      if (end === "abort") stopped.abort(new Error("hung up"));
+      else await image.close();
+      await expect(chunks.next()).rejects.toThrow(end === "abort" ? "hung up" : "the image is closed");
+      await image.close();
+    }
     // All turns were given back.
     await (await exportBolt(backend)).close();
     await backend.close();

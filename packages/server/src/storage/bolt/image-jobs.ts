@@ -8,7 +8,7 @@ import { createHash } from "node:crypto";
 import { Worker } from "node:worker_threads";
 import { assert } from "../../lib/assert.ts";
 import { workerFile } from "../../lib/worker-file.ts";
-import { type Backend, type BackendSnapshot, TABLES } from "../backend/index.ts";
+import { AGREEMENT, type Backend, type BackendSnapshot } from "../backend/types.ts";
 import { type BoltImage, imageOfBackend } from "./image.ts";
 import type { BoltExport } from "./types.ts";
 
@@ -29,9 +29,6 @@ export interface ExportOptions {
   /** On the calling thread, for tests, where nothing else waits. */
   readonly isInline?: boolean | undefined;
 }
-
-/** What both threads must agree on: the worker's bundle may be an older one. */
-export const AGREEMENT = TABLES.join();
 
 export interface ImageJob {
   readonly path: string;
@@ -230,7 +227,7 @@ class WorkerExport implements BoltExport {
         yield Buffer.from(this.#memory, (n++ % CHUNKS) * CHUNK_BYTES, length);
         Atomics.add(this.#taken, 0, 1);
         Atomics.notify(this.#taken, 0);
-      } else if (this.#isDone) return;
+      } else if (this.#isDone && !this.#failure) return;
       else await this.#news();
     }
   }
@@ -279,7 +276,7 @@ class WorkerExport implements BoltExport {
   close(): Promise<void> {
     this.#closing ??= (async () => {
       this.#signal?.removeEventListener("abort", this.#onAbort);
-      if (!this.#isDone) this.#fail(new Error("the image is closed"));
+      this.#fail(new Error("the image is closed"));
       // The pages and the descriptor are the worker's until it has ended.
       await this.#ended;
       this.#closed?.();

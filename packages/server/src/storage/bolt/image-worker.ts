@@ -1,20 +1,17 @@
 /** The thread of one image; see image-jobs.ts. */
 import { createHash } from "node:crypto";
-import { type MessagePort, parentPort, workerData } from "node:worker_threads";
+import { workerData } from "node:worker_threads";
 import { assert } from "../../lib/assert.ts";
+import { ownPort } from "../../lib/worker-file.ts";
+import { AGREEMENT } from "../backend/types.ts";
 import { imageOfBackend } from "./image.ts";
-import { AGREEMENT, type ImageJob, type ImageMessage } from "./image-jobs.ts";
+import type { ImageJob, ImageMessage } from "./image-jobs.ts";
 import { stepBack } from "./step-back.ts";
 
 /** Chunks that a message tells of: waking the other thread costs more than a chunk is worth. */
 const TOLD_AT_ONCE = 4;
 
-function ownPort(): MessagePort {
-  assert(parentPort, "image-worker runs as a worker thread");
-  return parentPort;
-}
-
-const port = ownPort();
+const port = ownPort("image-worker");
 const { path, descriptor, wantsHash, isBackground, memory, chunkBytes, taken, agreement } = workerData as ImageJob;
 assert(agreement === AGREEMENT, "the bundle of the thread for images is out of date: build again");
 const slots = memory.byteLength / chunkBytes;

@@ -4,11 +4,8 @@
  */
 import { Worker } from "node:worker_threads";
 import { workerFile } from "../../lib/worker-file.ts";
-import { TABLES } from "../backend/index.ts";
+import { AGREEMENT } from "../backend/types.ts";
 import type { Imported, ImportOptions } from "./import.ts";
-
-/** What both threads must agree on: the worker's bundle may be an older one. */
-export const AGREEMENT = TABLES.join();
 
 /** What a worker is asked for; the message "stop" ends it early. */
 export type ImportJob = Pick<ImportOptions, "boltPath" | "backendPath" | "mapSizeBytes">;

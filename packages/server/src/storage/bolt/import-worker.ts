@@ -1,14 +1,11 @@
 /** The thread of one import; see import-jobs.ts. */
-import { type MessagePort, parentPort, workerData } from "node:worker_threads";
+import { workerData } from "node:worker_threads";
 import { assert } from "../../lib/assert.ts";
+import { ownPort } from "../../lib/worker-file.ts";
+import { AGREEMENT } from "../backend/types.ts";
 import { importBolt } from "./import.ts";
-import { AGREEMENT, type ImportJob, type ImportJobResult } from "./import-jobs.ts";
+import type { ImportJob, ImportJobResult } from "./import-jobs.ts";
 import { stepBack } from "./step-back.ts";
-
-function ownPort(): MessagePort {
-  assert(parentPort, "import-worker runs as a worker thread");
-  return parentPort;
-}
 
 async function perform(job: ImportJob, signal: AbortSignal): Promise<ImportJobResult> {
   try {
@@ -18,7 +15,7 @@ async function perform(job: ImportJob, signal: AbortSignal): Promise<ImportJobRe
   }
 }
 
-const port = ownPort();
+const port = ownPort("import-worker");
 const { job, agreement } = workerData as { readonly job: ImportJob; readonly agreement: string };
 assert(agreement === AGREEMENT, "the bundle of the thread for imports is out of date: build again");
 const stop = new AbortController();

@@ -1,7 +1,7 @@
 /** The thread of one {@link TaskThread}: does its task, answers, and ends. */
 import { on } from "node:events";
-import { type MessagePort, parentPort, workerData } from "node:worker_threads";
-import { assert } from "../../lib/assert.ts";
+import { type MessagePort, workerData } from "node:worker_threads";
+import { ownPort } from "../../lib/worker-file.ts";
 import { systemFiles } from "../file-system.ts";
 import {
   inspectPart,
@@ -31,8 +31,7 @@ async function perform(request: TaskRequest, port: MessagePort): Promise<unknown
   }
 }
 
-assert(parentPort, "offline-worker runs as a worker thread");
-const port = parentPort;
+const port = ownPort("offline-worker");
 try {
   const result = await perform(workerData as TaskRequest, port);
   port.postMessage({ kind: "done", result } satisfies TaskAnswer);
