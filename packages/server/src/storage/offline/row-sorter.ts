@@ -169,6 +169,7 @@ export class RowSorter {
 }
 
 const NOTHING = Buffer.alloc(0);
+const CUT_SHORT = "a run of sorted records is cut short";
 
 /** Says where the record lies that it is at, until the next step. */
 export class SortedRows {
@@ -292,12 +293,13 @@ class RunReader {
       this.at = this.#offsets[this.#position++] as number;
     } else {
       this.at = this.end;
-      if (this.#filled - this.at < HEADER_BYTES && !this.#fill(HEADER_BYTES)) return false;
+      if (this.#filled - this.at < HEADER_BYTES && !this.#fill(HEADER_BYTES)) {
+        if (this.#filled > 0 || this.#left > 0) throw new Error(CUT_SHORT);
+        return false;
+      }
       const view = this.#view;
       const bytes = HEADER_BYTES + view.getUint32(this.at, true) + view.getUint32(this.at + 4, true);
-      if (this.#filled - this.at < bytes && !this.#fill(bytes)) {
-        throw new Error("a run of sorted records is cut short");
-      }
+      if (this.#filled - this.at < bytes && !this.#fill(bytes)) throw new Error(CUT_SHORT);
     }
     this.keyEnd = this.at + HEADER_BYTES + this.#view.getUint32(this.at, true);
     this.end = this.keyEnd + this.#view.getUint32(this.at + 4, true);
