@@ -358,7 +358,8 @@ export class WalWriter implements Wal {
    */
   #writeZerosAhead(isLast: boolean, length: number): void {
     const file = this.#file;
-    if (!file || isLast || length > ZEROS_BATCH_BYTES_MAX || this.#zeroedTo - this.#offset >= ZEROS_LEFT_BYTES) return;
+    const isUseful = !isLast && !this.#options.unsafeNoFsync && length <= ZEROS_BATCH_BYTES_MAX;
+    if (!file || !isUseful || this.#zeroedTo - this.#offset >= ZEROS_LEFT_BYTES) return;
     const from = Math.max(this.#zeroedTo, this.#offset);
     const count = Math.min(ZEROS_AHEAD_BYTES, this.#segmentBytes - from);
     if (count <= 0) return;
