@@ -47,16 +47,10 @@ function arePutsAscending(operations: readonly RequestOp[]): boolean {
     if (request?.kind === "requestRange") continue;
     if (request?.kind !== "requestPut") return false;
     const { key } = request.value;
-    if (last && !isBelow(last, key)) return false;
+    if (last && compareBytes(last, key) >= 0) return false;
     last = key;
   }
   return true;
-}
-
-function isBelow(a: Uint8Array, b: Uint8Array): boolean {
-  const length = Math.min(a.length, b.length);
-  for (let i = 0; i < length; i++) if (a[i] !== b[i]) return (a[i] as number) < (b[i] as number);
-  return a.length < b.length;
 }
 
 function checkTxnForm(request: TxnRequest, operationsMax: number): void {

@@ -106,10 +106,6 @@ export class PairWriter implements KeyValueSink {
     return this.#at;
   }
 
-  get pairs(): number {
-    return this.#pairs;
-  }
-
   add(stored: Uint8Array): void {
     this.#room(PAIR_FRAME_BYTES_MAX + stored.length);
     this.#beginsAt(this.#at);
