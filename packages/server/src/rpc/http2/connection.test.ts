@@ -96,6 +96,19 @@ async function send(wire: Wire, ...parts: Buffer[]): Promise<void> {
   await turn();
 }
 
+/** A connection on which a client that takes 100 bytes a stream has begun a call. */
+async function openWithWindow() {
+  let stream: ServerStream | undefined;
+  const { wire } = open({
+    onRequest: (opened) => {
+      stream = opened;
+    },
+  });
+  const window = Buffer.from("000400000064", "hex"); // INITIAL_WINDOW_SIZE = 100
+  await send(wire, PREFACE, frame(FrameType.Settings, 0, 0, window), headers(1));
+  return { wire, stream: stream as ServerStream | undefined };
+}
+
 describe("a connection ends with GOAWAY", () => {
   it("and the socket is cut when the client does not close its side", async () => {
     const { wire, clock, isClosed } = open();
@@ -185,14 +198,7 @@ describe("a connection", () => {
   });
 
   it("sends no more than the windows allow, and all of it in the end", async () => {
-    let stream: ServerStream | undefined;
-    const { wire } = open({
-      onRequest: (opened) => {
-        stream = opened;
-      },
-    });
-    const window = Buffer.from("000400000064", "hex"); // INITIAL_WINDOW_SIZE = 100
-    await send(wire, PREFACE, frame(FrameType.Settings, 0, 0, window), headers(1));
+    const { wire, stream } = await openWithWindow();
     stream?.sendHeaders();
     stream?.write([Buffer.alloc(1000, 1)]);
     stream?.finishOk();
@@ -208,14 +214,7 @@ describe("a connection", () => {
   });
 
   it("tells when all of an answer has left, through the windows and into the system", async () => {
-    let stream: ServerStream | undefined;
-    const { wire } = open({
-      onRequest: (opened) => {
-        stream = opened;
-      },
-    });
-    const window = Buffer.from("000400000064", "hex"); // INITIAL_WINDOW_SIZE = 100
-    await send(wire, PREFACE, frame(FrameType.Settings, 0, 0, window), headers(1));
+    const { wire, stream } = await openWithWindow();
     let told = 0;
     const ask = () => stream?.whenSent(() => told++);
     stream?.sendHeaders();

@@ -1,7 +1,6 @@
 /** Random data dirs through the tools: what comes out is what went in, and damage is named. */
 import { createHash } from "node:crypto";
 import fs from "node:fs";
-import os from "node:os";
 import path from "node:path";
 import fc from "fast-check";
 import { afterEach, describe, expect, it } from "vitest";
@@ -11,7 +10,6 @@ import { silentLogger as logger } from "../../lib/log.ts";
 import { User } from "../../pb/authpb.ts";
 import { Lease } from "../../pb/leasepb.ts";
 import { Entry } from "../../pb/raftpb.ts";
-import { openBackend } from "../backend/index.ts";
 import { TABLES } from "../backend/types.ts";
 import { BoltError, type Row } from "../bolt/index.ts";
 import { writeBolt } from "../testing/write-bolt.ts";
@@ -27,21 +25,12 @@ import {
   tombstoneKey,
 } from "../schema/index.ts";
 import { FaultyFiles } from "../testing/faulty-files.ts";
+import { openInline, removeFolders, temporaryFolder } from "../testing/small-members.ts";
 import { openWal, readWal } from "../wal/index.ts";
 import { migrateEngine, restoreSnapshot, snapshotStatus, verifyDataDir } from "./index.ts";
 import { openStore } from "./store.ts";
 
-const folders: string[] = [];
-
-function temporaryFolder(): string {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "properties-"));
-  folders.push(folder);
-  return folder;
-}
-
-afterEach(() => {
-  for (const folder of folders.splice(0)) fs.rmSync(folder, { recursive: true, force: true });
-});
+afterEach(removeFolders);
 
 interface Change {
   readonly key: Uint8Array;
@@ -237,15 +226,7 @@ describe("random data dirs", () => {
 
 /** All rows that LMDB itself finds, as the server would serve them. */
 async function served(dataDir: string): Promise<string> {
-  const backend = await openBackend({
-    path: dataDirPaths(dataDir).backendFile,
-    clock: systemClock,
-    logger,
-    commits: "inline",
-    onFatal: (error) => {
-      throw error;
-    },
-  });
+  const backend = await openInline(dataDirPaths(dataDir).backendFile);
   const hash = createHash("sha256");
   for (const table of TABLES) {
     backend.scan(table, {}, (key, value) => {
@@ -330,15 +311,7 @@ describe("a flipped bit", () => {
       const dataDir = await restored(folder, "lmdb");
       const { backendFile, snapDir, walDir } = dataDirPaths(dataDir);
       // Some commits of the server's kind, so that there are old pages and free ones.
-      const backend = await openBackend({
-        path: backendFile,
-        clock: systemClock,
-        logger,
-        commits: "inline",
-        onFatal: (error) => {
-          throw error;
-        },
-      });
+      const backend = await openInline(backendFile);
       for (let i = 0; i < 6; i++) {
         backend.write((tx) => {
           for (let n = 0; n < 20; n++)
